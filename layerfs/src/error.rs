@@ -24,7 +24,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A blob's bytes do not have the digest they were asked for by.
-    #[error("{what}: expected {expected}, the bytes have {actual}; the source is corrupt or lying, nothing was kept")]
+    #[error(
+        "{what}: expected {expected}, the bytes have {actual}; the source is corrupt or lying, nothing was kept"
+    )]
     DigestMismatch {
         /// Which blob of which image.
         what: String,
