@@ -1,1 +1,5 @@
-//! x
+//! The cell: containers on one machine.
+#![deny(unsafe_code)]
+
+pub mod sandbox;
+pub mod spec;

@@ -1,0 +1,147 @@
+//! Sizes and shares as Docker's flags write them: `512m`, `1.5g`, `--cpus 1.5`, `--memory-swap -1`.
+
+use std::str::FromStr;
+
+use super::FlagError;
+
+/// The smallest `--memory`: below it not even an `execve` succeeds (Docker's own bound).
+pub const MEMORY_MIN_BYTES: u64 = 6 << 20;
+/// The period that `--cpus` is a share of, in microseconds (the kernel's default for `cpu.max`).
+pub const CPU_PERIOD_US: u64 = 100_000;
+/// The smallest quota the kernel takes, in microseconds.
+const CPU_QUOTA_MIN_US: u64 = 1_000;
+/// No machine has more; what is beyond is a slip of the hand.
+const CPUS_MAX: u64 = 8_192;
+
+/// A number of bytes: decimal digits, an optional fraction, an optional unit `b`, `k`, `m`, `g` or `t` (powers
+/// of 1024, any case, `kb` and `kib` are the same).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = FlagError;
+
+    fn from_str(text: &str) -> Result<Self, FlagError> {
+        let wrong =
+            || FlagError::new("size", text, "write bytes, or a number with b, k, m, g or t: 512m, 1.5g");
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let shift = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 0,
+            "k" | "kb" | "kib" => 10,
+            "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            "t" | "tb" | "tib" => 40,
+            _ => return Err(wrong()),
+        };
+        decimal(number, 1 << shift).filter(|&bytes| bytes <= i64::MAX as u64).map(Self).ok_or_else(wrong)
+    }
+}
+
+/// `--memory-swap`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemorySwap {
+    /// `-1`: as much swap as there is.
+    Unlimited,
+    /// Memory and swap together, in bytes.
+    Total(u64),
+}
+
+impl FromStr for MemorySwap {
+    type Err = FlagError;
+
+    fn from_str(text: &str) -> Result<Self, FlagError> {
+        if text == "-1" { Ok(Self::Unlimited) } else { text.parse::<Size>().map(|size| Self::Total(size.0)) }
+    }
+}
+
+/// `--cpus`: a decimal number of CPUs, kept as the quota of [`CPU_PERIOD_US`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cpus {
+    /// Microseconds of CPU time in each period.
+    pub quota_us: u64,
+}
+
+impl FromStr for Cpus {
+    type Err = FlagError;
+
+    fn from_str(text: &str) -> Result<Self, FlagError> {
+        decimal(text, CPU_PERIOD_US)
+            .filter(|quota| (CPU_QUOTA_MIN_US..=CPUS_MAX * CPU_PERIOD_US).contains(quota))
+            .map(|quota_us| Self { quota_us })
+            .ok_or_else(|| FlagError::new("--cpus", text, "write a number of CPUs from 0.01 to 8192, as 1.5"))
+    }
+}
+
+/// `text` times `unit`, rounded down; digits with at most one point.
+fn decimal(text: &str, unit: u64) -> Option<u64> {
+    /// More digits than this say nothing, and would not fit.
+    const FRACTION_DIGITS_MAX: usize = 9;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() && fraction.is_empty() || !all_digits(whole) || !all_digits(fraction) {
+        return None;
+    }
+    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let fraction = &fraction[..fraction.len().min(FRACTION_DIGITS_MAX)];
+    let scale = 10u128.pow(fraction.len() as u32);
+    let numerator: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    let part = u64::try_from(numerator * u128::from(unit) / scale).ok()?;
+    whole.checked_mul(unit)?.checked_add(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_as_docker_writes_them() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("512", 512),
+            ("512b", 512),
+            ("4k", 4096),
+            ("512m", 512 << 20),
+            ("1.5G", 3 << 29),
+            ("2GiB", 2 << 30),
+            (".5k", 512),
+            ("1.k", 1024),
+            ("1t", 1 << 40),
+        ] {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for wrong in [
+            "",
+            ".",
+            "m",
+            "-1",
+            "1 m",
+            "1.2.3",
+            "0x10",
+            "9999999999g",
+            "1e3",
+            "12q",
+            "\u{661}",
+            "99999999999999999999",
+        ] {
+            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cpus_are_a_quota() {
+        assert_eq!("1.5".parse(), Ok(Cpus { quota_us: 150_000 }));
+        assert_eq!("0.01".parse(), Ok(Cpus { quota_us: 1_000 }));
+        assert_eq!("2".parse(), Ok(Cpus { quota_us: 200_000 }));
+        for wrong in ["0", "0.001", "-1", "", "many", "8193", "1.5.1", "99999999999999999999999"] {
+            assert!(wrong.parse::<Cpus>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn swap_may_be_unlimited() {
+        assert_eq!("-1".parse(), Ok(MemorySwap::Unlimited));
+        assert_eq!("1g".parse(), Ok(MemorySwap::Total(1 << 30)));
+        assert!("-2".parse::<MemorySwap>().is_err());
+    }
+}
