@@ -35,6 +35,17 @@ pub enum Error {
         /// The digest of what came.
         actual: Digest,
     },
+    /// A text names no image.
+    #[error(transparent)]
+    Reference(#[from] crate::reference::ReferenceError),
+    /// A manifest, index or config is refused.
+    #[error("image {image}: {source}")]
+    Manifest {
+        /// Of which image.
+        image: String,
+        /// Why.
+        source: crate::manifest::ManifestError,
+    },
 }
 
 impl Error {

@@ -17,10 +17,15 @@
 pub mod digest;
 pub mod error;
 pub mod limits;
+pub mod manifest;
+pub mod platform;
 pub mod progress;
+pub mod reference;
 pub mod tar;
 pub mod tree;
 
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use limits::Limits;
+pub use platform::Platform;
+pub use reference::Reference;
