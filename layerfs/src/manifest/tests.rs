@@ -10,7 +10,7 @@ fn layer(of: &str) -> serde_json::Value {
     json!({"mediaType": media_type::OCI_LAYER_GZIP, "digest": digest(of), "size": 10})
 }
 
-fn manifest(layers: Vec<serde_json::Value>) -> serde_json::Value {
+fn manifest(layers: &[serde_json::Value]) -> serde_json::Value {
     json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
            "config": {"mediaType": media_type::OCI_CONFIG, "digest": digest("config"), "size": 2}, "layers": layers})
 }
@@ -30,7 +30,7 @@ fn entry(of: &str, platform: Option<(&str, &str, Option<&str>)>) -> serde_json::
     value
 }
 
-fn index(manifests: Vec<serde_json::Value>) -> Vec<Descriptor> {
+fn index(manifests: &[serde_json::Value]) -> Vec<Descriptor> {
     match read(&json!({"schemaVersion": 2, "manifests": manifests})).unwrap() {
         Document::Index(manifests) => manifests,
         Document::Image(_) => panic!("an image"),
@@ -39,8 +39,8 @@ fn index(manifests: Vec<serde_json::Value>) -> Vec<Descriptor> {
 
 #[test]
 fn both_families_of_media_types_are_read() {
-    assert!(matches!(read(&manifest(vec![layer("a")])), Ok(Document::Image(_))));
-    let mut docker = manifest(vec![layer("a")]);
+    assert!(matches!(read(&manifest(&[layer("a")])), Ok(Document::Image(_))));
+    let mut docker = manifest(&[layer("a")]);
     docker["mediaType"] = json!(media_type::DOCKER_MANIFEST);
     docker["config"]["mediaType"] = json!(media_type::DOCKER_CONFIG);
     docker["layers"][0]["mediaType"] = json!("application/vnd.docker.image.rootfs.diff.tar.gzip");
@@ -58,19 +58,19 @@ fn schema_1_is_refused_with_advice() {
 
 #[test]
 fn contradictions_are_refused() {
-    let mut both = manifest(vec![layer("a")]);
+    let mut both = manifest(&[layer("a")]);
     both["manifests"] = json!([]);
     assert!(matches!(read(&both), Err(ManifestError::Shape(_))), "CVE-2021-41190");
-    let mut called_index = manifest(vec![layer("a")]);
+    let mut called_index = manifest(&[layer("a")]);
     called_index["mediaType"] = json!(media_type::OCI_INDEX);
     assert!(matches!(read(&called_index), Err(ManifestError::Shape(_))));
     let declared = parse(
-        manifest(vec![layer("a")]).to_string().as_bytes(),
+        manifest(&[layer("a")]).to_string().as_bytes(),
         Some(media_type::OCI_INDEX),
         &Limits::default(),
     );
     assert!(matches!(declared, Err(ManifestError::Shape(_))));
-    let mut negative = manifest(vec![layer("a")]);
+    let mut negative = manifest(&[layer("a")]);
     negative["layers"][0]["size"] = json!(-1);
     assert!(matches!(read(&negative), Err(ManifestError::Shape(_))));
     for text in ["", "null", "[]", "{", "{\"schemaVersion\":2}", "{\"schemaVersion\":\"2\"}"] {
@@ -81,28 +81,28 @@ fn contradictions_are_refused() {
 #[test]
 fn layers_are_bounded_in_number_and_kind() {
     let limits = Limits { manifest_bytes: 1 << 30, ..Limits::default() };
-    let many = manifest((0..100_000).map(|_| layer("a")).collect()).to_string();
+    let many = manifest(&vec![layer("a"); 100_000]).to_string();
     assert!(matches!(
         parse(many.as_bytes(), None, &limits),
         Err(ManifestError::TooManyLayers { count: 100_000, .. })
     ));
     assert!(matches!(parse(many.as_bytes(), None, &Limits::default()), Err(ManifestError::TooLong { .. })));
-    assert!(matches!(read(&manifest(vec![])), Err(ManifestError::NoLayers)));
-    let mut odd = manifest(vec![layer("a"), layer("b")]);
+    assert!(matches!(read(&manifest(&[])), Err(ManifestError::NoLayers)));
+    let mut odd = manifest(&[layer("a"), layer("b")]);
     odd["layers"][1]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted");
     assert!(matches!(read(&odd), Err(ManifestError::EncryptedLayer { number: 2, .. })));
     odd["layers"][1]["mediaType"] = json!("application/vnd.example.disk");
     assert!(matches!(read(&odd), Err(ManifestError::UnknownLayer { number: 2, .. })));
     odd["config"]["mediaType"] = json!("application/vnd.cncf.helm.config.v1+json");
     assert!(matches!(read(&odd), Err(ManifestError::Artifact(_))));
-    let mut foreign = manifest(vec![layer("a")]);
+    let mut foreign = manifest(&[layer("a")]);
     foreign["layers"][0]["mediaType"] = json!("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip");
     assert!(read(&foreign).is_ok());
 }
 
 #[test]
 fn the_index_gives_the_best_variant_and_skips_attestations() {
-    let manifests = index(vec![
+    let manifests = index(&[
         entry("attestation", Some(("unknown", "unknown", None))),
         entry("v6", Some(("linux", "arm", Some("v6")))),
         entry("v7", Some(("linux", "arm", Some("v7")))),
@@ -122,14 +122,14 @@ fn the_index_gives_the_best_variant_and_skips_attestations() {
 
 #[test]
 fn an_unnamed_manifest_is_chosen_for_want_of_others() {
-    let manifests = index(vec![entry("only", None)]);
+    let manifests = index(&[entry("only", None)]);
     assert_eq!(choose(&manifests, &Platform::host()).unwrap().digest.to_string(), digest("only"));
     assert!(choose(&[], &Platform::host()).is_err());
 }
 
 #[test]
 fn config_and_manifest_must_agree() {
-    let Ok(Document::Image(image)) = read(&manifest(vec![layer("a"), layer("a")])) else {
+    let Ok(Document::Image(image)) = read(&manifest(&[layer("a"), layer("a")])) else {
         panic!("not an image")
     };
     let config = |diff_ids: &[&str]| {
