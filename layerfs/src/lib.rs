@@ -14,6 +14,7 @@
 //! `unsafe` and raw `libc` calls live only in [`sys`].
 #![deny(unsafe_code)]
 
+pub mod decompress;
 pub mod digest;
 pub mod error;
 pub mod limits;
