@@ -46,6 +46,38 @@ pub enum Error {
         /// Why.
         source: crate::manifest::ManifestError,
     },
+    /// The kernel refused a step of making a mount.
+    #[error(
+        "{action} {path}: {source}{}{kernel}; {hint}",
+        if kernel.is_empty() { "" } else { ": the kernel says " },
+        path = path.display()
+    )]
+    Mount {
+        /// What was being done: "mount index", "mount overlay with upper directory".
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the kernel wrote to the mount's context, lines joined by `, `; empty if nothing.
+        kernel: String,
+        /// The kernel's answer.
+        source: std::io::Error,
+        /// What to do next.
+        hint: &'static str,
+    },
+    /// A tree cannot be laid out as a directory.
+    #[error("unpack {path}: {reason}", path = path.display())]
+    Unpack {
+        /// Where in the tree.
+        path: PathBuf,
+        /// Why, and what to do next.
+        reason: String,
+    },
+    /// A container's writable layer is in use by a live process.
+    #[error("{path} is in use by a running container; stop it first", path = path.display())]
+    LayerInUse {
+        /// The layer's directory.
+        path: PathBuf,
+    },
 }
 
 impl Error {

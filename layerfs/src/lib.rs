@@ -16,12 +16,15 @@
 
 pub mod decompress;
 pub mod digest;
+pub mod directory;
 pub mod error;
 pub mod limits;
 pub mod manifest;
+pub mod mount;
 pub mod platform;
 pub mod progress;
 pub mod reference;
+pub mod sys;
 pub mod tar;
 pub mod tree;
 

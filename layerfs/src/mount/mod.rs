@@ -1,0 +1,27 @@
+//! From an index (or a directory) to a container's root, as detached mounts: nothing appears in the host's table.
+//!
+//! ```text
+//!            Ladder::probe: mounts a tiny image for real, once; the answer is kept in RUN/ladder.json
+//!                 |
+//!   FileBacked    erofs  source=INDEX device=TAR device=TAR ...      Linux >= 6.12, root, not on tmpfs
+//!   Loop          the same over /dev/loop*, read-only, direct I/O    Linux >= 6.4, root
+//!   Directory     a clone of trees/<chain id>/rootfs, read-only      everything else
+//!                 |
+//!             lower mount fd --overlay(lowerdir+ = fd, upperdir, workdir, volatile)--> root mount fd
+//! ```
+//!
+//! A file-backed or loop mount has a page cache of its own: two mounts of one index share nothing, two overlays of
+//! one mount share all. Whoever starts many containers of an image keeps one lower mount and makes overlays of it.
+
+mod context;
+mod image;
+mod ladder;
+mod overlay;
+mod probe;
+mod writable;
+
+pub use image::{Reads, drop_cached_tars};
+pub use ladder::{Ladder, LadderInfo, Rung};
+pub use overlay::OverlayAbilities;
+pub(crate) use probe::in_initial_user_namespace;
+pub use writable::{WritableLayer, remove_container, sweep_containers};

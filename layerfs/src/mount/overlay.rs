@@ -1,0 +1,157 @@
+//! The container's root: the image beneath, a writable layer above, one overlay mount.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use serde::{Deserialize, Serialize};
+
+use super::context::{Context, Refusal, Refused, VALUE_BYTES};
+use super::ladder::Ladder;
+use crate::{Error, Result};
+
+const OVERLAY_HINT: &str = "`celda info` shows what this kernel's overlayfs takes";
+
+/// What the kernel's overlayfs takes, as probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OverlayAbilities {
+    /// Layers are given by fd (`FSCONFIG_SET_FD`, Linux 6.13); by path otherwise.
+    pub layers_by_fd: bool,
+    /// Lower layers may be detached mounts (Linux 6.15).
+    pub detached_lower: bool,
+    /// Overlays can be mounted at all, here and by this user.
+    pub usable: bool,
+    /// Overlay's own attributes go to `user.overlay.*`: outside the initial user namespace `trusted.*` is refused.
+    pub user_xattrs: bool,
+}
+
+impl Ladder {
+    /// An overlay of `lower` (from [`mount_image`](Self::mount_image)) and the writable layer at `upper`
+    /// (`containers/<id>` with its `upper` and `work`), detached. Without a writable layer: another mount of `lower`,
+    /// read-only.
+    ///
+    /// The overlay is `volatile`: a container's writable layer is not worth an fsync, it dies with the container.
+    /// The root directory's owner, mode and times are those of the image: `upper` gets them first.
+    ///
+    /// # Errors
+    /// [`Error::Mount`] with the kernel's text.
+    pub fn overlay(&self, lower: BorrowedFd<'_>, upper: Option<&Path>) -> Result<OwnedFd> {
+        let Some(layer) = upper else {
+            return duplicate(lower)
+                .map_err(|refusal| refusal.at("mount image again", Path::new("/"), OVERLAY_HINT));
+        };
+        let attempt = |layer: &Path| -> Result<OwnedFd> {
+            let open = |name: &str| {
+                let path = layer.join(name);
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                rustix::fs::openat(CWD, &path, flags, Mode::empty())
+                    .map_err(|errno| Error::io("open", path)(errno.into()))
+            };
+            let (upper, work) = (open("upper")?, open("work")?);
+            inherit_root(lower, upper.as_fd()).map_err(Error::io("prepare", layer.join("upper")))?;
+            let layers = Layers { lower, upper: upper.as_fd(), work: work.as_fd(), path: layer };
+            mount_overlay(self, layers)
+                .map_err(|refusal| refusal.at("mount overlay with", layer, OVERLAY_HINT))
+        };
+        attempt(layer)
+    }
+}
+
+/// The three layers of an overlay by fd, and where the upper two are.
+#[derive(Clone, Copy)]
+struct Layers<'a> {
+    lower: BorrowedFd<'a>,
+    upper: BorrowedFd<'a>,
+    work: BorrowedFd<'a>,
+    path: &'a Path,
+}
+
+fn mount_overlay(ladder: &Ladder, layers: Layers<'_>) -> Refused<OwnedFd> {
+    let context = Context::open("overlay")?;
+    if ladder.needs_private_namespace() {
+        let point = attach_privately(layers.lower, ladder.run())?;
+        context.string("lowerdir+", &point)?;
+    } else {
+        set_layer(&context, ladder, "lowerdir+", layers.lower, None)?;
+    }
+    set_layer(&context, ladder, "upperdir", layers.upper, Some(&layers.path.join("upper")))?;
+    set_layer(&context, ladder, "workdir", layers.work, Some(&layers.path.join("work")))?;
+    context.flag("volatile")?;
+    context.string("xino", "auto")?;
+    if ladder.overlay.user_xattrs {
+        context.flag("userxattr")?;
+    }
+    context.string("source", "celda")?;
+    context.mount(MountAttrFlags::empty())
+}
+
+/// Gives a layer by fd where the kernel takes it, by path otherwise.
+fn set_layer(
+    context: &Context,
+    ladder: &Ladder,
+    key: &str,
+    layer: BorrowedFd<'_>,
+    path: Option<&Path>,
+) -> Refused<()> {
+    if ladder.overlay.layers_by_fd {
+        return context.fd(key, layer);
+    }
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    match path {
+        Some(path) if path.as_os_str().as_bytes().len() < VALUE_BYTES => context.string(key, path),
+        _ => context.string(key, format!("/proc/self/fd/{}", layer.as_raw_fd())),
+    }
+}
+
+/// Another detached mount of the same tree.
+fn duplicate(mount: BorrowedFd<'_>) -> Refused<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    match rustix::mount::open_tree(mount, "", flags) {
+        Ok(clone) => Ok(clone),
+        // Before Linux 6.15 a detached mount cannot be cloned: the same mount by another fd, to be attached once.
+        Err(Errno::INVAL) => rustix::io::fcntl_dupfd_cloexec(mount, 3).map_err(Refusal::of),
+        Err(errno) => Err(Refusal::of(errno)),
+    }
+}
+
+/// Moves the calling thread to a mount namespace of its own, attaches `lower` at `run/lower` there, and returns
+/// that path. The mount is seen by nobody else, and goes with the namespace.
+fn attach_privately(lower: BorrowedFd<'_>, run: &Path) -> Refused<std::path::PathBuf> {
+    let refused = |what: &str| {
+        let kernel = what.to_owned();
+        move |errno: Errno| Refusal { errno, kernel }
+    };
+    let point = run.join("lower");
+    std::fs::create_dir_all(&point).map_err(|error| {
+        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        refused("create the private mount point")(errno)
+    })?;
+    crate::sys::namespace::unshare_mounts().map_err(refused("unshare the mount namespace"))?;
+    let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(refused("make the mount namespace private"))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(lower, "", CWD, &point, flags)
+        .map_err(refused("attach the image privately"))?;
+    Ok(point)
+}
+
+/// Gives the writable layer's root the owner and mode of the image's: overlayfs shows the upper one's.
+fn inherit_root(lower: BorrowedFd<'_>, upper: BorrowedFd<'_>) -> std::io::Result<()> {
+    let image = rustix::fs::fstat(lower)?;
+    let layer = rustix::fs::fstat(upper)?;
+    if (image.st_uid, image.st_gid) != (layer.st_uid, layer.st_gid) {
+        rustix::fs::fchown(upper, Some(Uid::from_raw(image.st_uid)), Some(Gid::from_raw(image.st_gid)))?;
+    }
+    let permissions = image.st_mode & 0o7777;
+    if permissions != layer.st_mode & 0o7777 {
+        rustix::fs::fchmod(upper, Mode::from_raw_mode(permissions))?;
+    }
+    let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    let modified = Timespec { tv_sec: image.st_mtime, tv_nsec: image.st_mtime_nsec as _ };
+    rustix::fs::futimens(upper, &Timestamps { last_access: omit, last_modification: modified })?;
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! A container's writable layer: `containers/<id>/{upper,work}`, held by a lock while the container lives.
+//!
+//! The lock is a flock(2) on the directory itself: it ends with its last holder however that dies, so a layer
+//! whose lock is free belongs to nobody and can be swept.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::directory::remove_path;
+use crate::{Error, Result};
+
+/// How often a layer is made anew that a sweep took between its creation and its lock, or whose parent was missing.
+const CREATE_ATTEMPTS_COUNT: u32 = 4;
+
+/// Layers looked at by one sweep.
+const SWEEP_COUNT: usize = 65_536;
+
+/// A writable layer that is locked by this process (and by those it gives the fd to).
+#[derive(Debug)]
+pub struct WritableLayer {
+    path: PathBuf,
+    lock: OwnedFd,
+}
+
+impl WritableLayer {
+    /// Creates `containers/<id>` with `upper` and `work`: five syscalls where `containers` is there.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the id is taken (`EEXIST`) or no file name, the disk is full, no permission.
+    pub fn create(containers: &Path, id: &str) -> Result<Self> {
+        let path = layer_path(containers, id)?;
+        let mut answer = Err(Errno::NOENT);
+        for _ in 0..CREATE_ATTEMPTS_COUNT {
+            answer = make_locked(&path);
+            match answer {
+                Ok(lock) => return Ok(Self { path, lock }),
+                Err(Errno::NOENT) => {}
+                Err(_) => break,
+            }
+            fs::create_dir_all(containers).map_err(Error::io("create directory", containers))?;
+        }
+        let errno = answer.err().unwrap_or(Errno::NOENT);
+        Err(Error::io("create writable layer", path)(errno.into()))
+    }
+
+    /// `containers/<id>`: what [`Ladder::overlay`](super::Ladder::overlay) takes.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The locked directory. A process that inherits it keeps the layer alive.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// Deletes the layer and all in it.
+    ///
+    /// # Errors
+    /// As [`remove_container`], less the lock.
+    pub fn remove(self) -> Result<()> {
+        remove_path(&self.path).map_err(Error::io("delete writable layer", &self.path))
+    }
+}
+
+/// Deletes the writable layer `containers/<id>`, whatever a container made of it. One that is gone is fine.
+///
+/// # Errors
+/// [`Error::LayerInUse`] while a live process holds it, [`Error::Io`] where something cannot be deleted.
+pub fn remove_container(containers: &Path, id: &str) -> Result<()> {
+    let path = layer_path(containers, id)?;
+    let lock = match open_directory(CWD, &path) {
+        Ok(lock) => lock,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(Error::io("open", path)(errno.into())),
+    };
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => remove_path(&path).map_err(Error::io("delete writable layer", path)),
+        Err(Errno::WOULDBLOCK) => Err(Error::LayerInUse { path }),
+        Err(errno) => Err(Error::io("lock", path)(errno.into())),
+    }
+}
+
+/// Deletes every writable layer that no live process holds; returns how many.
+///
+/// # Errors
+/// [`Error::Io`] where `containers` cannot be read. A layer that cannot be deleted is passed over with a warning.
+pub fn sweep_containers(containers: &Path) -> Result<usize> {
+    let entries = match fs::read_dir(containers) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(Error::io("read directory", containers)(error)),
+    };
+    let mut swept_count = 0;
+    for entry in entries.take(SWEEP_COUNT) {
+        let entry = entry.map_err(Error::io("read directory", containers))?;
+        let name = entry.file_name();
+        let Some(id) = name.to_str() else { continue };
+        match remove_container(containers, id) {
+            Ok(()) => swept_count += 1,
+            Err(Error::LayerInUse { .. }) => {}
+            Err(error) => tracing::warn!(%error, "a dead container's writable layer was left behind"),
+        }
+    }
+    Ok(swept_count)
+}
+
+/// Creates, locks and fills one layer. `ENOENT`: no parent, or a sweep was faster than the lock.
+fn make_locked(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::mkdir(path, Mode::RWXU)?;
+    let lock = open_directory(CWD, path)?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => return Err(Errno::NOENT),
+        answer => answer?,
+    }
+    rustix::fs::mkdirat(&lock, "upper", Mode::from_raw_mode(0o755))?;
+    rustix::fs::mkdirat(&lock, "work", Mode::RWXU)?;
+    Ok(lock)
+}
+
+/// `containers/<id>`, if the id is one plain file name.
+fn layer_path(containers: &Path, id: &str) -> Result<PathBuf> {
+    if id.is_empty() || id == "." || id == ".." || id.contains(['/', '\0']) {
+        let not_a_name =
+            std::io::Error::new(std::io::ErrorKind::InvalidInput, "a container id must be one file name");
+        return Err(Error::io("use container id", id)(not_a_name));
+    }
+    Ok(containers.join(id))
+}
+
+fn open_directory(parent: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, path, flags, Mode::empty())
+}
