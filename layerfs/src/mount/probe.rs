@@ -76,7 +76,7 @@ fn climb(tiny: &Tiny, why: &mut Vec<String>) -> (Rung, Option<OwnedFd>) {
     match by_loops(tiny) {
         Ok(mount) => return (Rung::Loop, Some(mount)),
         Err(reason) => {
-            why.push(format!("no mount over loop devices: {reason}; images are unpacked into directories"))
+            why.push(format!("no mount over loop devices: {reason}; images are unpacked into directories"));
         }
     }
     (Rung::Directory, None)
