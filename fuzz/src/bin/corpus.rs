@@ -1,0 +1,121 @@
+//! Writes the corpus that fuzzing starts from: small real tars of every kind, and blobs of them.
+//!
+//! `cargo run --bin corpus` in `fuzz/` fills `corpus/TARGET/`, a file for each seed.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+#[path = "../../../layerfs/tests/support/tar_builder.rs"]
+mod tar_builder;
+
+use tar_builder::{Head, TarBuilder};
+
+fn tars() -> Vec<(&'static str, Vec<u8>)> {
+    let long = "directory/".repeat(30);
+    let kinds = TarBuilder::new()
+        .directory("./")
+        .directory("etc/")
+        .file("etc/hosts", b"localhost")
+        .head(Head::ustar(b'2', "etc/link").link("../x"))
+        .head(Head::ustar(b'1', "etc/hard").link("etc/hosts"))
+        .head(Head::ustar(b'3', "dev/null").device(1, 3))
+        .head(Head::ustar(b'4', "dev/sda").device(8, 0))
+        .head(Head::ustar(b'6', "pipe"))
+        .file("etc/.wh.gone", b"")
+        .file("etc/.wh..wh..opq", b"");
+    let pax = TarBuilder::new()
+        .global(&[("comment", b"0123"), ("uid", b"5")])
+        .pax(&[
+            ("path", long.as_bytes()),
+            ("mtime", b"-1.25"),
+            ("size", b"1"),
+            ("SCHILY.xattr.security.capability", b"\x01\0\0\x02"),
+            ("LIBARCHIVE.xattr.user.a%20b", b"aGVsbG8"),
+        ])
+        .file("short", b"1")
+        .pax(&[("linkpath", long.as_bytes()), ("gid", b"70000")])
+        .head(Head::ustar(b'2', "sym").link("x"));
+    let gnu = TarBuilder::new()
+        .long_link(&long)
+        .long_name(&long)
+        .head(Head::gnu(b'1', "cut").link("cut"))
+        .head(Head::gnu(b'0', "times").base_256(136, 12, -1).base_256(108, 8, 1 << 31))
+        .entry(Head::gnu(b'V', "label"), b"")
+        .entry(Head::gnu(b'D', "dump"), b"Yfile\0\0");
+    let links = TarBuilder::new()
+        .entry(Head::ustar(b'1', "with").link("x"), b"hello")
+        .head(Head::v7(b'1', "v7").link("x").size(5))
+        .head(Head::v7(0, "dir/"));
+    vec![
+        ("kinds", kinds.end()),
+        ("pax", pax.end()),
+        ("gnu", gnu.end()),
+        ("links", links.end()),
+        ("sparse", sparse()),
+        ("empty", TarBuilder::new().end()),
+    ]
+}
+
+/// All four sparse formats in one tar.
+fn sparse() -> Vec<u8> {
+    let old = Head::gnu(b'S', "old").octal(483, 12, 8192);
+    let old = old.octal(386, 12, 0).octal(398, 12, 512).octal(410, 12, 4096).octal(422, 12, 100);
+    let mut extension = Head { block: [0; 512] };
+    extension = extension.octal(0, 12, 5000).octal(12, 12, 1);
+    let data = [b'd'; 612];
+    let one = [b"2\n0\n512\n4096\n100\n".as_slice(), &[0; 495], &data].concat();
+    TarBuilder::new()
+        .entry(old.clone(), &data)
+        .head(old.field(482, &[1]).size(613))
+        .content(&extension.block)
+        .content(&[b'd'; 613])
+        .pax(&[
+            ("GNU.sparse.size", b"8192"),
+            ("GNU.sparse.numblocks", b"2"),
+            ("GNU.sparse.offset", b"0"),
+            ("GNU.sparse.numbytes", b"512"),
+            ("GNU.sparse.offset", b"4096"),
+            ("GNU.sparse.numbytes", b"100"),
+        ])
+        .file("zero", &data)
+        .pax(&[
+            ("GNU.sparse.size", b"8192"),
+            ("GNU.sparse.map", b"0,512,4096,100"),
+            ("GNU.sparse.name", b"n"),
+        ])
+        .file("zero-one", &data)
+        .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"8192")])
+        .file("one", &one)
+        .end()
+}
+
+fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = flate2::GzBuilder::new()
+        .filename("layer.tar")
+        .comment("c")
+        .write(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}
+
+fn save(target: &str, name: &str, prefix: &[u8], bytes: &[u8]) -> io::Result<()> {
+    let directory = Path::new("corpus").join(target);
+    fs::create_dir_all(&directory)?;
+    fs::write(directory.join(name), [prefix, bytes].concat())
+}
+
+fn main() -> io::Result<()> {
+    for (name, tar) in tars() {
+        save("tar", name, &[100, 7], &tar)?;
+        let blob = gzip(&tar)?;
+        save("gzip_frames", &format!("{name}.gz"), &[20], &blob)?;
+        let two = [blob.as_slice(), &gzip(b"")?, &blob, &[0; 20]].concat();
+        save("gzip_frames", &format!("{name}.two.gz"), &[99], &two)?;
+        let frame = zstd::encode_all(tar.as_slice(), 3)?;
+        let skippable = [0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 2];
+        let frames = [&skippable[..], &frame, &skippable, &frame].concat();
+        save("gzip_frames", &format!("{name}.zst"), &[0x80 | 20], &frames)?;
+    }
+    Ok(())
+}
