@@ -1,5 +1,8 @@
 //! The cell: containers on one machine.
+//!
+//! `unsafe` and raw `libc` calls live only in `sys`.
 #![deny(unsafe_code)]
 
 pub mod sandbox;
 pub mod spec;
+mod sys;

@@ -1,8 +1,31 @@
 //! One container: from a runtime spec and a root filesystem to a running process.
+//!
+//! ```text
+//! Request -> plan -> start -> the child walks the steps -> execve
+//!   spec,     pure,    opens, clone3      raw syscalls only     |
+//!   fds       printable                                         v
+//!                                                  Container: wait, kill, Exit
+//! ```
 
 pub mod caps;
 pub mod cgroup;
+mod container;
+mod error;
+mod exit;
+mod failure;
 pub mod idmap;
+mod init;
+mod open;
+mod plan;
+mod request;
 pub mod rlimit;
 pub mod seccomp;
+mod start;
+pub(crate) mod step;
 pub mod users;
+
+pub use container::{Container, Pipes, Timings};
+pub use error::{Result, SandboxError};
+pub use exit::Exit;
+pub use request::{Request, Stdio, TerminalSize};
+pub use start::{Plan, plan};

@@ -1,0 +1,127 @@
+//! A running container: waited for, killed, and cleared away.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitId, WaitIdOptions};
+
+use super::cgroup::CgroupDir;
+use super::error::{Result, SandboxError};
+use super::exit::Exit;
+
+/// The parent's ends of the container's standard files, where [`Stdio::Pipes`](super::Stdio::Pipes) was asked for.
+#[derive(Debug, Default)]
+pub struct Pipes {
+    /// Written here, read by the container.
+    pub input: Option<OwnedFd>,
+    /// The container's standard output.
+    pub output: Option<OwnedFd>,
+    /// The container's standard error.
+    pub error: Option<OwnedFd>,
+}
+
+/// Where the time of a start went, in microseconds from the request on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// The plan was written.
+    pub planned_us: u64,
+    /// Everything was open, and `clone3` was called.
+    pub cloned_us: u64,
+    /// The program was executed.
+    pub executed_us: u64,
+}
+
+impl Timings {
+    pub(super) fn new(requested: Instant, planned: Instant, cloned: Instant, executed: Instant) -> Self {
+        let since = |moment: Instant| {
+            u64::try_from(moment.saturating_duration_since(requested).as_micros()).unwrap_or(u64::MAX)
+        };
+        Self { planned_us: since(planned), cloned_us: since(cloned), executed_us: since(executed) }
+    }
+}
+
+/// A started container. Dropped without [`Container::wait`], it goes on running.
+#[derive(Debug)]
+pub struct Container {
+    pid: i32,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+    pipes: Pipes,
+    cgroup: Option<CgroupDir>,
+    timings: Timings,
+}
+
+impl Container {
+    pub(super) fn new(
+        pid: i32,
+        pidfd: OwnedFd,
+        terminal: Option<OwnedFd>,
+        pipes: Pipes,
+        cgroup: Option<CgroupDir>,
+        timings: Timings,
+    ) -> Self {
+        Self { pid, pidfd, terminal, pipes, cgroup, timings }
+    }
+
+    /// Process id of the container's first process, in the caller's pid namespace.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Readable when the first process has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// The master of the container's terminal, if it has one.
+    pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.terminal.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The other ends of the container's standard files; take them out to close them.
+    pub fn pipes(&mut self) -> &mut Pipes {
+        &mut self.pipes
+    }
+
+    /// Where the time of the start went.
+    pub fn timings(&self) -> Timings {
+        self.timings
+    }
+
+    /// `int pidfd_send_signal(...)`, see pidfd_send_signal(2), to the first process. One that has ended is no error.
+    ///
+    /// # Errors
+    /// [`SandboxError::Parent`] with `EPERM` when the caller may not.
+    pub fn kill(&self, signal: Signal) -> Result<()> {
+        match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(SandboxError::parent("signal the container")(errno.into())),
+        }
+    }
+
+    /// Waits for the first process to end, ends the others, and clears the cgroup away.
+    ///
+    /// # Errors
+    /// [`SandboxError::Parent`] when the kernel does not let us wait, [`SandboxError::Cgroup`] when the cgroup stays.
+    pub fn wait(self) -> Result<Exit> {
+        let exit = loop {
+            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+                Ok(Some(status)) => {
+                    break match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => Exit::Code(code as u8), // the kernel keeps eight bits
+                        (None, signal) => Exit::Signal(signal.unwrap_or(0)),
+                    };
+                }
+                Ok(None) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(SandboxError::parent("wait for the container")(errno.into())),
+            }
+        };
+        let Some(cgroup) = self.cgroup else { return Ok(exit) };
+        let kills_count =
+            if cgroup.is_limited() { cgroup.oom_events().map_or(0, |kills| kills.kills) } else { 0 };
+        cgroup.remove()?;
+        let killed = matches!(exit, Exit::Signal(9) | Exit::Code(137));
+        Ok(if killed && kills_count > 0 { Exit::OutOfMemory { kills_count } } else { exit })
+    }
+}

@@ -1,0 +1,142 @@
+//! A child's report to an error that a user can act on, by Docker's rule of exit statuses.
+
+use std::io;
+use std::os::fd::AsFd as _;
+
+use rustix::process::{WaitId, WaitIdOptions};
+
+use super::error::{Result, SandboxError};
+use super::step::Step;
+use crate::sys::{DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, Report, Spawned};
+
+/// Answers the child's failure, after reaping it; nothing when its program runs.
+pub(super) fn check(steps: &[Step], report: &Report, program: &str, spawned: &Spawned) -> Result<()> {
+    let Some(step) = steps.get(report.step()) else { return Ok(()) };
+    let errno = report.errno();
+    if errno == 0 && step.is_last() {
+        return Ok(());
+    }
+    let _ = rustix::process::waitid(WaitId::PidFd(spawned.pidfd.as_fd()), WaitIdOptions::EXITED);
+    let source = io::Error::from_raw_os_error(errno);
+    if errno == 0 {
+        return Err(SandboxError::Killed { step: step.to_string() });
+    }
+    if step.is_last() && report.detail() != DETAIL_REAPER {
+        return Err(execution(report, program));
+    }
+    let message = String::from_utf8_lossy(&report.message()).trim_end().to_owned();
+    let step_text = if message.is_empty() || step.is_last() {
+        step.to_string()
+    } else {
+        format!("{step} (the kernel says: {message})")
+    };
+    Err(SandboxError::Step { step: step_text, source, hint: hint(step, errno) })
+}
+
+fn hint(step: &Step, errno: i32) -> &'static str {
+    match (step, errno) {
+        (Step::Place { .. }, libc_errno::ENOTDIR) => "; is one side a directory and the other a file?",
+        (Step::Place { .. } | Step::WorkingDirectory { .. }, libc_errno::EROFS) => {
+            "; the mountpoint is missing and the root cannot be written: give the root a writable upper layer"
+        }
+        (Step::Place { .. }, libc_errno::ENOENT) => "; a symlink on the way leads nowhere",
+        (Step::Limit { .. }, libc_errno::EPERM) => "; raising a hard limit needs CAP_SYS_RESOURCE",
+        (Step::Seccomp { .. }, libc_errno::EACCES) => "; without no_new_privs this needs CAP_SYS_ADMIN",
+        (Step::NewFilesystem { .. }, libc_errno::ENODEV) => "; this kernel has no such filesystem",
+        (Step::WorkingDirectory { .. }, libc_errno::ENOTDIR) => "; it is not a directory",
+        _ => "",
+    }
+}
+
+/// Errnos that are told apart here, by their numbers on Linux (asm-generic/errno-base.h), the same on both arches.
+mod libc_errno {
+    pub(super) const EPERM: i32 = 1;
+    pub(super) const ENOENT: i32 = 2;
+    pub(super) const E2BIG: i32 = 7;
+    pub(super) const ENOEXEC: i32 = 8;
+    pub(super) const EACCES: i32 = 13;
+    pub(super) const ENODEV: i32 = 19;
+    pub(super) const ENOTDIR: i32 = 20;
+    pub(super) const EROFS: i32 = 30;
+}
+
+fn execution(report: &Report, program: &str) -> SandboxError {
+    let program = program.to_owned();
+    let head = report.message();
+    let denied = |why: String| SandboxError::CannotExecute { program: program.clone(), why };
+    match report.errno() {
+        libc_errno::ENOENT | libc_errno::ENOTDIR if report.detail() == DETAIL_INTERPRETER => {
+            denied(missing_interpreter(&head))
+        }
+        libc_errno::ENOENT | libc_errno::ENOTDIR => {
+            let place = if program.contains('/') { "no such file in the image" } else { "not found in PATH" };
+            SandboxError::NotFound { program, why: place.to_owned() }
+        }
+        libc_errno::EACCES if report.detail() == DETAIL_DIRECTORY => denied("is a directory".to_owned()),
+        libc_errno::EACCES => denied(
+            "permission denied: it lacks the execute bit for this user, or lies on a noexec mount".to_owned(),
+        ),
+        libc_errno::ENOEXEC => denied(wrong_format(&head)),
+        libc_errno::E2BIG => denied("arguments and environment are too long for execve".to_owned()),
+        errno => denied(io::Error::from_raw_os_error(errno).to_string()),
+    }
+}
+
+fn missing_interpreter(head: &[u8]) -> String {
+    let line = head.strip_prefix(b"#!").and_then(|rest| rest.split(|byte| *byte == b'\n').next());
+    match line {
+        Some(line) => {
+            let carriage = if line.ends_with(b"\r") { " (the line ends with a carriage return)" } else { "" };
+            let line = String::from_utf8_lossy(line).trim().escape_debug().to_string();
+            format!("its interpreter `{line}` is not in the image{carriage}")
+        }
+        None => "the file is there, but the program loader it names is not in the image".to_owned(),
+    }
+}
+
+fn wrong_format(head: &[u8]) -> String {
+    if !head.starts_with(b"\x7fELF") {
+        return "exec format error: neither a program nor a script with a `#!` line; \
+                give it one, or run it by its shell"
+            .to_owned();
+    }
+    let byte = |at: usize| head.get(at).copied().unwrap_or(0);
+    let big_endian = byte(5) == 2;
+    let pair = [byte(18), byte(19)];
+    let machine = if big_endian { u16::from_be_bytes(pair) } else { u16::from_le_bytes(pair) };
+    // ELF specification, e_machine.
+    let name = match machine {
+        3 => "i386",
+        8 => "mips",
+        20 => "ppc",
+        21 => "ppc64",
+        22 => "s390x",
+        40 => "arm",
+        62 => "x86_64",
+        183 => "aarch64",
+        243 => "riscv64",
+        258 => "loongarch64",
+        _ => "an unknown architecture",
+    };
+    let host = std::env::consts::ARCH;
+    format!(
+        "exec format error: a program for {name}, this machine is {host}; choose an image for its platform"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_of_files_are_explained() {
+        assert!(missing_interpreter(b"#!/bin/nothing -x\necho").contains("`/bin/nothing -x`"));
+        assert!(missing_interpreter(b"#!/bin/sh\r\n").contains("carriage return"));
+        assert!(missing_interpreter(b"\x7fELF").contains("program loader"));
+        let mut head = b"\x7fELF\x02\x01\x01".to_vec();
+        head.resize(20, 0);
+        head[18] = 183;
+        assert!(wrong_format(&head).contains("aarch64"));
+        assert!(wrong_format(b"").contains("#!"));
+    }
+}

@@ -1,0 +1,114 @@
+//! The draft of a plan while it is being written: steps, slots, and what the parent opens into them.
+
+use std::ffi::CString;
+use std::path::{Component, Path, PathBuf};
+
+use crate::sandbox::error::{Result, SandboxError};
+use crate::sandbox::step::{Slot, Step, Target};
+use crate::sys::MountAttributes;
+
+/// Components that a path of the container may have.
+const COMPONENTS_COUNT_MAX: usize = 128;
+
+/// What the parent opens, or is given, before the child is born.
+#[derive(Debug)]
+pub(crate) enum Open {
+    /// The detached mount of the root filesystem.
+    Rootfs,
+    /// Standard input, output or error: 0, 1 or 2.
+    Standard(u8),
+    /// The network namespace made beforehand.
+    Network,
+    /// A namespace to be joined.
+    Namespace(PathBuf),
+    /// A clone of a directory or file of the host.
+    Bind { source: PathBuf, recursive: bool, top: MountAttributes, below: MountAttributes },
+    /// A clone of a device node of the host, which must be this device.
+    Device { path: PathBuf, device: u64 },
+    /// The reaper's executable.
+    Init,
+    /// Where the child sends the terminal's master.
+    Channel,
+    /// The pipe on which the child says that its user namespace is there.
+    Ready,
+    /// The pipe on which it hears that the maps are written.
+    Go,
+}
+
+/// Steps and what they need.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) opens: Vec<(Slot, Open)>,
+    pub(crate) slots_count: u16,
+    /// `CLONE_NEW*` for `clone3`.
+    pub(crate) namespaces: u64,
+    /// A process namespace to be joined before the clone.
+    pub(crate) join_pid: Option<Slot>,
+    /// `uid_map` and `gid_map` of a new user namespace, as the kernel reads them.
+    pub(crate) id_maps: Option<[String; 2]>,
+}
+
+impl Draft {
+    pub(super) fn slot(&mut self) -> Slot {
+        let slot = Slot(self.slots_count);
+        self.slots_count += 1;
+        slot
+    }
+
+    pub(super) fn open(&mut self, open: Open) -> Slot {
+        let slot = self.slot();
+        self.opens.push((slot, open));
+        slot
+    }
+
+    pub(super) fn step(&mut self, step: Step) {
+        self.steps.push(step);
+    }
+}
+
+/// A C string out of the spec.
+pub(super) fn text(what: &str, value: impl Into<Vec<u8>>) -> Result<CString> {
+    CString::new(value).map_err(|_| SandboxError::invalid(what, "contains a zero byte"))
+}
+
+/// Cuts an absolute path of the container into components; `..` is refused, since a spec has no need of it.
+pub(super) fn target(what: &str, path: &Path) -> Result<Target> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let refuse = |why: &str| Err(SandboxError::invalid(what, format!("{}: {why}", path.display())));
+    if !path.is_absolute() {
+        return refuse("not an absolute path");
+    }
+    let mut target = Target { prefixes: Vec::new(), names: Vec::new() };
+    let mut prefix = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => {
+                prefix.push(name);
+                target.prefixes.push(text(what, prefix.as_os_str().as_bytes())?);
+                target.names.push(text(what, name.as_bytes())?);
+            }
+            Component::ParentDir | Component::Prefix(_) => return refuse("has a `..` component"),
+        }
+    }
+    if target.names.len() > COMPONENTS_COUNT_MAX {
+        return refuse("has too many components");
+    }
+    Ok(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cut_into_prefixes() {
+        let cut = target("x", Path::new("/a//b/./c")).expect("a valid path");
+        assert_eq!(cut.prefixes, [c"a".to_owned(), c"a/b".to_owned(), c"a/b/c".to_owned()]);
+        assert_eq!(cut.to_string(), "/a/b/c");
+        assert!(target("x", Path::new("a/b")).is_err());
+        assert!(target("x", Path::new("/a/../b")).is_err());
+        assert!(target("x", Path::new(&"/a".repeat(200))).is_err());
+    }
+}

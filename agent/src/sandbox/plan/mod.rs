@@ -1,0 +1,191 @@
+//! An OCI runtime spec to a flat list of steps: pure, but for a few facts about the caller and the host.
+//!
+//! ```text
+//! namespaces | state reset | filesystems made, detached | root moved in | mounts placed | covered | terminal
+//!            | working directory | root read-only | standard files | limits, ids, capabilities, filter | execve
+//! ```
+
+pub(crate) mod builder;
+mod devices;
+mod mounts;
+mod namespaces;
+mod options;
+mod process;
+mod refuse;
+mod sysctl;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+
+use builder::{Draft, Open, target, text};
+use mounts::Known;
+use namespaces::Namespaces;
+
+use super::error::{Result, SandboxError};
+use super::request::TerminalSize;
+use super::seccomp::BpfInstruction;
+use super::step::{Slot, Step};
+
+/// What a plan depends on beside the spec.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    /// A terminal was asked for.
+    pub(crate) terminal: Option<TerminalSize>,
+    /// A network namespace was made beforehand.
+    pub(crate) network: bool,
+    /// A reaper was asked for.
+    pub(crate) init: bool,
+    pub(crate) seccomp: Option<Vec<BpfInstruction>>,
+    /// The caller's nice value.
+    pub(crate) nice: i32,
+    /// AppArmor, SELinux: on in this kernel.
+    pub(crate) labels: [bool; 2],
+}
+
+/// Writes the plan's draft.
+pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
+    let linux = spec.linux().as_ref();
+    let linux = linux.ok_or_else(|| SandboxError::invalid("linux", "the spec has no `linux` part"))?;
+    refuse::unsupported(spec, linux)?;
+    let mut draft = Draft::default();
+    let root = draft.open(Open::Rootfs);
+    let namespaces = namespaces::plan(&mut draft, spec, facts.network)?;
+    plan_state(&mut draft, spec, facts.nice)?;
+    let propagation = mounts::propagation(linux)?;
+    let host = options::MS_PRIVATE | options::MS_REC;
+    draft.step(Step::Propagation { flags: host, name: "private" });
+    let (prepared, mut known) = mounts::prepare(&mut draft, spec, &namespaces)?;
+    let bound = match known.devices {
+        Some(within) => devices::fill(&mut draft, spec, &namespaces, within, known.pts.is_some())?,
+        None => Vec::new(),
+    };
+    let empty = mounts::prepare_empty(&mut draft, linux);
+    let labels =
+        process::of(spec)?.apparmor_profile().is_some() || process::of(spec)?.selinux_label().is_some();
+    if known.proc.is_none() && (labels || linux.sysctl().is_some()) {
+        known.proc = Some(mounts::private_proc(&mut draft));
+    }
+    draft.step(Step::MoveRoot { root });
+    mounts::place(&mut draft, prepared)?;
+    let devices = plan_devices(&mut draft, spec, &namespaces, &known, bound)?;
+    if let Some(proc) = known.proc {
+        sysctl::plan(&mut draft, linux, &namespaces, proc)?;
+    }
+    mounts::cover(&mut draft, linux, empty, devices)?;
+    let files = plan_files(&mut draft, spec, &facts, &known, devices)?;
+    draft.step(Step::WorkingDirectory { at: target("process.cwd", process::of(spec)?.cwd())? });
+    plan_root(&mut draft, spec, propagation);
+    let owner = Some(process::of(spec)?.user().uid()).filter(|uid| *uid != 0);
+    draft.step(Step::Stdio { files, owner });
+    if let Some(proc) = known.proc {
+        refuse::plan_labels(&mut draft, process::of(spec)?, facts.labels, proc)?;
+    }
+    let init = facts.init.then(|| (draft.open(Open::Init), facts.terminal.is_some()));
+    process::plan(&mut draft, spec, &namespaces, process::Program { seccomp: facts.seccomp, init })?;
+    Ok(draft)
+}
+
+/// The names of the clone's namespaces, for the printed plan.
+pub(crate) fn clone_names(draft: &Draft) -> String {
+    namespaces::clone_names(draft)
+}
+
+/// What a process inherits and a container must not: signals, processors, nice value, umask, session.
+fn plan_state(draft: &mut Draft, spec: &Spec, nice: i32) -> Result<()> {
+    draft.step(Step::NewSession);
+    draft.step(Step::ResetSignals);
+    draft.step(Step::AllProcessors);
+    if nice != 0 {
+        draft.step(Step::Nice(0));
+    }
+    draft.step(Step::Umask(0));
+    if let Some(score) = process::of(spec)?.oom_score_adj() {
+        if !(-1000..=1000).contains(&score) {
+            return Err(SandboxError::invalid("process.oomScoreAdj", "not within -1000 and 1000"));
+        }
+        draft.step(Step::OomScore(text("process.oomScoreAdj", score.to_string())?));
+    }
+    let named = |what: &str, name: &str| {
+        if name.len() > process::NAME_BYTES_MAX {
+            return Err(SandboxError::invalid(
+                what,
+                format!("longer than {} bytes", process::NAME_BYTES_MAX),
+            ));
+        }
+        text(what, name)
+    };
+    if let Some(name) = spec.hostname() {
+        draft.step(Step::Hostname(named("hostname", name)?));
+    }
+    if let Some(name) = spec.domainname() {
+        draft.step(Step::Domainname(named("domainname", name)?));
+    }
+    Ok(())
+}
+
+/// Devices that could not be made before their directory had its place; the directory for the steps after.
+fn plan_devices(
+    draft: &mut Draft,
+    spec: &Spec,
+    namespaces: &Namespaces,
+    known: &Known,
+    mut bound: Vec<Step>,
+) -> Result<Slot> {
+    let within = match known.devices {
+        Some(within) => within,
+        None => {
+            let into = draft.slot();
+            draft.step(Step::OpenDirectory { into, at: target("dev", Path::new("/dev"))? });
+            if !known.devices_are_bound {
+                bound = devices::fill(draft, spec, namespaces, into, known.pts.is_some())?;
+            }
+            into
+        }
+    };
+    draft.steps.extend(bound);
+    Ok(within)
+}
+
+/// Standard input, output and error: the caller's, or a terminal of the container's own.
+fn plan_files(
+    draft: &mut Draft,
+    spec: &Spec,
+    facts: &Facts,
+    known: &Known,
+    devices: Slot,
+) -> Result<[Slot; 3]> {
+    let Some(size) = facts.terminal else {
+        return Ok([0, 1, 2].map(|number| draft.open(Open::Standard(number))));
+    };
+    let Some(pts) = known.pts else {
+        let why = "a terminal needs a devpts; add a mount of type devpts on /dev/pts";
+        return Err(SandboxError::invalid("process.terminal", why));
+    };
+    let channel = draft.open(Open::Channel);
+    let into = draft.slot();
+    let owner = process::of(spec)?.user().uid();
+    let TerminalSize { rows, columns } = size;
+    draft.step(Step::Console { pts, devices, into, channel, rows, columns, owner });
+    if !facts.init {
+        draft.step(Step::ControllingTerminal { terminal: into });
+    }
+    Ok([into; 3])
+}
+
+fn plan_root(draft: &mut Draft, spec: &Spec, propagation: u64) {
+    if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
+        draft.step(Step::RootReadOnly);
+    }
+    if propagation & !options::MS_REC != options::MS_PRIVATE {
+        draft.step(Step::RootPropagation { flags: propagation });
+    }
+}
+
+/// True when the part of the spec that needs the host's word is there at all.
+pub(crate) fn wants_labels(spec: &Spec) -> bool {
+    let process = spec.process().as_ref();
+    process.is_some_and(|process| process.apparmor_profile().is_some() || process.selinux_label().is_some())
+}

@@ -1,0 +1,227 @@
+//! From a request to a running container.
+//!
+//! ```text
+//! plan(request) -> Plan (printable) -> start: open what must be opened, clone3, wait for execve -> Container
+//!                                       with a new user namespace, or a joined pid namespace: on a thread of its
+//!                                       own, which sleeps in clone3 while this one writes the id maps
+//! ```
+
+use std::fmt;
+use std::io::Read as _;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::time::Instant;
+
+use super::cgroup::CgroupDir;
+use super::container::{Container, Pipes, Timings};
+use super::error::{Result, SandboxError};
+use super::failure;
+use super::open::{self, Given};
+use super::plan::builder::Draft;
+use super::plan::{self, Facts};
+use super::request::{Request, Stdio};
+use crate::sys::{self, Job, Report, Spawned};
+
+/// A container that is ready to be started; printed, it lists its steps.
+#[derive(Debug)]
+pub struct Plan {
+    draft: Draft,
+    rootfs: OwnedFd,
+    stdio: Stdio,
+    cgroup: Option<CgroupDir>,
+    network: Option<OwnedFd>,
+    program: String,
+    requested_at: Instant,
+    planned_at: Instant,
+}
+
+/// Turns a request into a plan; nothing is opened or started.
+///
+/// # Errors
+/// [`SandboxError::Unsupported`] and [`SandboxError::Invalid`] for what the spec asks and cannot have.
+pub fn plan(request: Request) -> Result<Plan> {
+    let requested_at = Instant::now();
+    let Request { id: _, spec, rootfs, stdio, cgroup, network, seccomp, init } = request;
+    let terminal = if let Stdio::Terminal(size) = &stdio { Some(*size) } else { None };
+    let is_on = |file: &str| std::fs::read_to_string(file).is_ok_and(|text| text.starts_with('Y'));
+    let labels = if plan::wants_labels(&spec) {
+        [
+            is_on("/sys/module/apparmor/parameters/enabled"),
+            std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+        ]
+    } else {
+        [false; 2]
+    };
+    let nice = rustix::process::getpriority_process(None).unwrap_or(0);
+    let facts = Facts { terminal, network: network.is_some(), init, seccomp, nice, labels };
+    let draft = plan::draft(&spec, facts)?;
+    let arguments = spec.process().as_ref().and_then(|process| process.args().as_ref());
+    let program = arguments.and_then(|arguments| arguments.first().cloned()).unwrap_or_default();
+    let planned_at = Instant::now();
+    Ok(Plan { draft, rootfs, stdio, cgroup, network, program, requested_at, planned_at })
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.draft, f)
+    }
+}
+
+impl fmt::Display for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "clone with new namespaces: {}", plan::clone_names(self))?;
+        for (index, step) in self.steps.iter().enumerate() {
+            writeln!(f, "{index:3} {step}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Starts the container: when this answers, its program has been executed.
+    ///
+    /// The calling process is made non-dumpable for good when it is root: a child shares its memory for a moment,
+    /// and its executable must not be reached from a container (CVE-2019-5736).
+    ///
+    /// # Errors
+    /// [`SandboxError::NotFound`] and [`SandboxError::CannotExecute`] for the program, [`SandboxError::Step`] for a
+    /// step before it, [`SandboxError::Host`] for a path of the host, [`SandboxError::Parent`] for the rest. Nothing
+    /// is left behind: the cgroup is removed too.
+    pub fn start(self) -> Result<Container> {
+        let Self { draft, rootfs, stdio, cgroup, network, program, requested_at, planned_at } = self;
+        if rustix::process::geteuid().is_root() {
+            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+                .map_err(|errno| SandboxError::parent("make the process non-dumpable")(errno.into()))?;
+        }
+        let given = Given { rootfs, network };
+        let report = Report::new();
+        let started = open::all(&draft, given, stdio).and_then(|opened| {
+            let open::Opened { table, mut slots, theirs, ours } = opened;
+            let cgroup_fd = cgroup.as_ref().map(|cgroup| cgroup.fd().as_raw_fd());
+            let answer = spawn(&draft, &mut slots, &table, &report, cgroup_fd, &ours);
+            // The child's ends are closed here, so that pipes end when the container does.
+            drop((table, theirs));
+            let spawned = answer?;
+            failure::check(&draft.steps, &report, &program, &spawned)?;
+            Ok((spawned, ours))
+        });
+        let (spawned, ours) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                if let Some(cgroup) = cgroup {
+                    let _ = cgroup.remove(); // the first error is the one to tell
+                }
+                return Err(error);
+            }
+        };
+        let Spawned { pid, pidfd, cloned_at, executed_at } = spawned;
+        let terminal = ours.channel.map(|channel| open::receive(channel.as_fd())).transpose()?;
+        let [input, output, error] = ours.pipes;
+        let pipes = Pipes { input, output, error };
+        let timings = Timings::new(requested_at, planned_at, cloned_at, executed_at);
+        Ok(Container::new(pid, pidfd, terminal, pipes, cgroup, timings))
+    }
+}
+
+fn spawn(
+    draft: &Draft,
+    slots: &mut [i32],
+    table: &[(super::step::Slot, OwnedFd)],
+    report: &Report,
+    cgroup: Option<i32>,
+    ours: &open::Ours,
+) -> Result<Spawned> {
+    let pid = AtomicI32::new(0);
+    let namespaces = draft.namespaces;
+    let job = Job { steps: &draft.steps, slots, report, namespaces, cgroup, pid: &pid };
+    let clone_failed = |error: std::io::Error| {
+        let action = match error.raw_os_error() {
+            Some(1) => "clone into new namespaces (this needs root, or a user namespace)",
+            _ => "clone into new namespaces",
+        };
+        SandboxError::Parent { action, source: error }
+    };
+    if draft.join_pid.is_none() && draft.id_maps.is_none() {
+        return sys::spawn(job).map_err(clone_failed);
+    }
+    let join = draft.join_pid.and_then(|slot| table.iter().find(|(known, _)| *known == slot));
+    std::thread::scope(|scope| {
+        let spawner = scope.spawn(move || {
+            if let Some((_, namespace)) = join {
+                join_pid_namespace(namespace.as_fd())?;
+            }
+            sys::spawn(job).map_err(clone_failed)
+        });
+        let mapped = match (&draft.id_maps, &ours.sync) {
+            (Some(maps), Some(sync)) => write_maps(maps, sync, &pid, &|| spawner.is_finished()),
+            _ => Ok(()),
+        };
+        let spawned = spawner.join().unwrap_or_else(|_| {
+            let gone = std::io::Error::other("the thread that clones has panicked");
+            Err(SandboxError::parent("clone")(gone))
+        });
+        match (mapped, spawned) {
+            (Err(error), Ok(spawned)) => {
+                let _ = rustix::process::waitid(
+                    rustix::process::WaitId::PidFd(spawned.pidfd.as_fd()),
+                    rustix::process::WaitIdOptions::EXITED,
+                );
+                Err(error)
+            }
+            (_, spawned) => spawned,
+        }
+    })
+}
+
+fn join_pid_namespace(namespace: BorrowedFd<'_>) -> Result<()> {
+    let kind = Some(rustix::thread::LinkNameSpaceType::ProcessID);
+    rustix::thread::move_into_link_name_space(namespace, kind)
+        .map_err(|errno| SandboxError::parent("join the pid namespace")(errno.into()))
+}
+
+/// How often the wait for the child looks whether the clone has failed.
+const SYNC_POLL_MS: i64 = 20;
+
+/// Waits until the child has its user namespace, writes the maps, and lets it go on.
+fn write_maps(
+    maps: &[String; 2],
+    sync: &open::Sync,
+    pid: &AtomicI32,
+    clone_is_over: &dyn Fn() -> bool,
+) -> Result<()> {
+    let failed =
+        |action: &'static str| move |errno: rustix::io::Errno| SandboxError::parent(action)(errno.into());
+    let wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: SYNC_POLL_MS * 1_000_000 };
+    loop {
+        let mut fds = [rustix::event::PollFd::new(&sync.ready, rustix::event::PollFlags::IN)];
+        let count = rustix::event::poll(&mut fds, Some(&wait));
+        match count {
+            Ok(0) | Err(rustix::io::Errno::INTR) if clone_is_over() => return Ok(()), // the clone's error tells
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => break,
+            Err(errno) => return Err(failed("wait for the user namespace")(errno)),
+        }
+    }
+    let mut byte = [0];
+    let _ = std::fs::File::from(sync.ready.try_clone().map_err(SandboxError::parent("copy a pipe"))?)
+        .read(&mut byte);
+    let written = write_map_files(maps, pid.load(Relaxed));
+    let go = [u8::from(written.is_ok())];
+    let told = rustix::io::write(&sync.go, &go).map(drop).map_err(failed("let the child go on"));
+    written.and(told)
+}
+
+fn write_map_files(maps: &[String; 2], pid: i32) -> Result<()> {
+    let [uid, gid] = maps;
+    let file = |name: &str| format!("/proc/{pid}/{name}");
+    if !rustix::process::geteuid().is_root() {
+        // Without privilege the kernel takes a gid_map only from who gives up setgroups, user_namespaces(7).
+        let path = file("setgroups");
+        std::fs::write(&path, "deny").map_err(SandboxError::host("deny setgroups in", &path))?;
+    }
+    for (name, map) in [("uid_map", uid), ("gid_map", gid)] {
+        let path = file(name);
+        std::fs::write(&path, map).map_err(SandboxError::host("write the id map", &path))?;
+    }
+    Ok(())
+}

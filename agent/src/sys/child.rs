@@ -1,0 +1,112 @@
+//! The child's walk over the steps.
+
+use std::ffi::{CStr, c_void};
+
+use super::calls::{self, Answer, Errno};
+use super::report::Report;
+use super::{child_exec, child_mounts, child_process};
+use crate::sandbox::step::{Slot, Step};
+
+/// The table of descriptors, read and written by steps.
+pub(super) struct Slots<'a>(pub(super) &'a mut [i32]);
+
+impl Slots<'_> {
+    /// The descriptor in a slot; `EBADF` when the plan is wrong about it.
+    pub(super) fn get(&self, slot: Slot) -> Answer<i32> {
+        match self.0.get(usize::from(slot.0)) {
+            Some(fd) if *fd >= 0 => Ok(*fd),
+            _ => Err(libc::EBADF),
+        }
+    }
+
+    pub(super) fn set(&mut self, slot: Slot, fd: i32) -> Answer {
+        let place = self.0.get_mut(usize::from(slot.0)).ok_or(libc::EBADF)?;
+        *place = fd;
+        Ok(())
+    }
+}
+
+/// Everything the child looks at; it lives in the parent's frame.
+pub(super) struct Child<'a> {
+    pub(super) steps: &'a [Step],
+    pub(super) slots: Slots<'a>,
+    pub(super) report: &'a Report,
+    /// Lowest address and size of the stack for the program under a reaper.
+    pub(super) second_stack: (u64, u64),
+    /// The root directory of the container, once it is there.
+    pub(super) root: i32,
+    /// The empty filesystem for masks covers a directory already.
+    pub(super) empty_is_placed: bool,
+}
+
+/// The exit status of a child that failed; nobody looks at it, the report says more.
+const FAILED: i32 = 125;
+
+/// The child's first function, on a stack of its own.
+///
+/// # Safety
+/// `child` points to a [`Child`] that nobody else touches until this process has executed or exited.
+pub(super) unsafe extern "C" fn run(child: *mut c_void) -> ! {
+    // SAFETY: the caller's promise: exclusive until we execute or exit, and the parent keeps it alive so long.
+    let child = unsafe { &mut *child.cast::<Child<'_>>() };
+    let steps = child.steps;
+    let mut index = 0;
+    for step in steps {
+        child.report.begin(index);
+        if let Err(errno) = take(child, step) {
+            child.report.fail(errno);
+            calls::exit(FAILED);
+        }
+        index = index.wrapping_add(1);
+    }
+    calls::exit(FAILED)
+}
+
+fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
+    let slots = &mut child.slots;
+    match step {
+        Step::AwaitIdMap { ready, go } => child_process::await_id_map(slots.get(*ready)?, slots.get(*go)?),
+        Step::AssumeRoot { groups } => child_process::assume_root(*groups),
+        Step::Join { flag, from, .. } => {
+            calls::call_plain(libc::SYS_setns, [slots.get(*from)? as usize, *flag as usize]).map(drop)
+        }
+        Step::Unshare { flags, .. } => calls::call_plain(libc::SYS_unshare, [*flags as usize]).map(drop),
+        Step::TimeOffsets(lines) => write_file(libc::AT_FDCWD, c"/proc/self/timens_offsets", lines),
+        Step::NewSession => calls::call_plain(libc::SYS_setsid, []).map(drop),
+        Step::ResetSignals => child_process::reset_signals(),
+        Step::AllProcessors => child_process::all_processors(),
+        Step::Nice(value) => {
+            calls::call_plain(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, *value as usize])
+                .map(drop)
+        }
+        Step::Umask(mask) => calls::call_plain(libc::SYS_umask, [*mask as usize]).map(drop),
+        Step::OomScore(value) => write_file(libc::AT_FDCWD, c"/proc/self/oom_score_adj", value),
+        Step::Limit { resource, soft, hard, .. } => child_process::limit(*resource, *soft, *hard),
+        Step::LoopbackUp => child_process::loopback_up(),
+        Step::Hostname(name) => child_process::set_name(libc::SYS_sethostname, name),
+        Step::Domainname(name) => child_process::set_name(libc::SYS_setdomainname, name),
+        Step::Sysctl { proc, path, value } => write_file(slots.get(*proc)?, path, value),
+        Step::Label { proc, path, value } => write_file(slots.get(*proc)?, path, value),
+        Step::ControllingTerminal { terminal } => child_process::take_terminal(slots.get(*terminal)?),
+        Step::Stdio { files: [input, output, error], owner } => {
+            let files = [slots.get(*input)?, slots.get(*output)?, slots.get(*error)?];
+            child_process::stdio(files, *owner)
+        }
+        Step::BoundingSet { keep } => child_process::bound_capabilities(*keep),
+        Step::Identity { uid, gid, groups } => child_process::identity(*uid, *gid, groups.as_deref()),
+        Step::Capabilities(masks) => child_process::capabilities(*masks),
+        Step::NoNewPrivileges => child_process::no_new_privileges(),
+        Step::Seccomp { program } => child_process::seccomp(program),
+        Step::CloseFiles => child_process::close_files(),
+        Step::Execute(execute) => child_exec::execute(child, execute),
+        mounts => child_mounts::take(child, mounts),
+    }
+}
+
+/// Writes a value to an existing file: a sysctl, a label, a score.
+fn write_file(directory: i32, path: &CStr, value: &CStr) -> Answer {
+    let file = calls::openat(directory, path, libc::O_WRONLY | libc::O_NOFOLLOW)?;
+    let answer = calls::write_all(file, value.to_bytes());
+    calls::close(file);
+    answer
+}

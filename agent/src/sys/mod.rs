@@ -1,0 +1,29 @@
+//! The one room with `unsafe`: raw syscalls, `clone3`, and the child that walks a plan.
+//!
+//! ```text
+//! spawn (parent) --clone3 CLONE_VM|CLONE_VFORK--> child: for step in steps { syscalls } -> execve
+//!      ^                                            |
+//!      +---- suspended until execve or _exit <------+  Report {step, errno, detail, message} in shared memory
+//! ```
+//!
+//! The child shares the parent's memory, so what it may do is narrow: no allocation, no locks, no standard I/O,
+//! no panics; only raw syscalls over data that the parent built and keeps alive.
+#![allow(unsafe_code)]
+
+mod abi;
+mod calls;
+mod child;
+mod child_console;
+mod child_exec;
+mod child_mounts;
+mod child_process;
+mod clone3;
+mod mounts;
+mod report;
+mod spawn;
+mod strings;
+
+pub(crate) use mounts::{MountAttributes, set_attributes};
+pub(crate) use report::{DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, Report};
+pub(crate) use spawn::{Job, Spawned, spawn};
+pub(crate) use strings::Strings;
