@@ -20,7 +20,7 @@ const ENTRIES_COUNT: usize = 10_000;
 /// What one file of the bench holds: a little more than the median file of a Debian image.
 const FILE_BYTES: usize = 5_000;
 /// A chunk as the decompressor hands it out.
-const CHUNK_BYTES: usize = 128 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
 const LETTERS: &[u8; 64] = b"the quick brown fox jumps over a lazy dog 0123456789 (),.;:{}[]\n";
 
 /// Text-like bytes: DEFLATE takes them to about two thirds.

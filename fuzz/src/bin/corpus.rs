@@ -108,6 +108,7 @@ fn save(target: &str, name: &str, prefix: &[u8], bytes: &[u8]) -> io::Result<()>
 fn main() -> io::Result<()> {
     for (name, tar) in tars() {
         save("tar", name, &[100, 7], &tar)?;
+        save("tar", &format!("{name}.repaired"), &[101, 7], &tar)?;
         let blob = gzip(&tar)?;
         save("gzip_frames", &format!("{name}.gz"), &[20], &blob)?;
         let two = [blob.as_slice(), &gzip(b"")?, &blob, &[0; 20]].concat();

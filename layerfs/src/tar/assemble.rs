@@ -144,7 +144,6 @@ pub(super) fn assemble(
     if path.is_empty() && !is_directory {
         return Err(TarReason::NoName);
     }
-    let target = pending.long_link.as_deref().or(pax.link_path.as_deref());
     let mut entry = Entry {
         path,
         kind: EntryKind::Directory,
@@ -164,25 +163,38 @@ pub(super) fn assemble(
             _ => Err(TarReason::Sparse("the entry is not a regular file")),
         };
     }
-    entry.kind = match kind {
-        Type::GnuSparse => {
-            let real_size = header.bounded(header::GNU_REAL_SIZE, u64::MAX)?;
-            let map = SparseMap::new(real_size, limits)?;
-            return Ok(Assembled::GnuSparse(Box::new(Waiting { entry, map, content_bytes })));
-        }
-        Type::Regular => EntryKind::File(plain_file(header_offset, content_bytes, limits)?),
+    if kind == Type::GnuSparse {
+        let real_size = header.bounded(header::GNU_REAL_SIZE, u64::MAX)?;
+        let map = SparseMap::new(real_size, limits)?;
+        return Ok(Assembled::GnuSparse(Box::new(Waiting { entry, map, content_bytes })));
+    }
+    let target = pending.long_link.as_deref().or(pax.link_path.as_deref()).unwrap_or(header.link_name());
+    entry.kind = entry_kind(header, kind, target, content_bytes, header_offset, limits)?;
+    Ok(match kind {
+        Type::HardLink if content_bytes > 0 => Assembled::LinkWithSize { entry, content_bytes },
+        _ => Assembled::Entry { entry, content_bytes },
+    })
+}
+
+/// What an entry that is not sparse is.
+fn entry_kind(
+    header: Header<'_>,
+    kind: Type,
+    target: &[u8],
+    content_bytes: u64,
+    header_offset: u64,
+    limits: &Limits,
+) -> Result<EntryKind, TarReason> {
+    Ok(match kind {
+        Type::Regular | Type::GnuSparse => EntryKind::File(plain_file(header_offset, content_bytes, limits)?),
         Type::HardLink => {
-            let target = normalise([&[], target.unwrap_or(header.link_name())], limits)?;
+            let target = normalise([&[], target], limits)?;
             if target.is_empty() {
                 return Err(TarReason::NoTarget);
             }
-            entry.kind = EntryKind::HardLink(target);
-            return Ok(match content_bytes {
-                0 => Assembled::Entry { entry, content_bytes },
-                _ => Assembled::LinkWithSize { entry, content_bytes },
-            });
+            EntryKind::HardLink(target)
         }
-        Type::Symlink => EntryKind::Symlink(symlink_target(target.unwrap_or(header.link_name()), limits)?),
+        Type::Symlink => EntryKind::Symlink(symlink_target(target, limits)?),
         Type::CharDevice => {
             let (major, minor) = device(header)?;
             EntryKind::CharDevice { major, minor }
@@ -193,8 +205,7 @@ pub(super) fn assemble(
         }
         Type::Fifo => EntryKind::Fifo,
         Type::Directory | Type::GnuDumpDirectory | Type::Skipped => EntryKind::Directory,
-    };
-    Ok(Assembled::Entry { entry, content_bytes })
+    })
 }
 
 /// How many bytes follow the header. A pax size is the truth; where the header could have said the same and says
