@@ -1,2 +1,48 @@
-//! x
-fn main() {}
+//! Measures how fast containers start and images become running, celda beside its peers.
+//!
+//! ```text
+//! main ──> start | pull ──> worker processes, one per root ──> celda, crun, runc, podman, ctr
+//!              │                 (own cgroup, own mount namespace, chroot)
+//!              └──> samples ──> report (table, JSON, docs/figures.md) and plot (SVG)
+//! ```
+//! What is measured is a whole process against a whole process: from before the spawn of the command to its exit. Peers
+//! take turns in rounds, so that whatever else the machine does meets all of them.
+
+#![deny(unsafe_code)]
+
+mod big;
+mod bundle;
+mod containerd;
+mod fixture;
+mod machine;
+mod options;
+mod peers;
+mod plot;
+mod pull;
+mod registry;
+mod report;
+mod samples;
+mod start;
+mod worker;
+
+use clap::Parser;
+use options::{Command, Options};
+use std::process::ExitCode;
+
+/// What any part may answer: a sentence that says what was being done.
+type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+
+fn main() -> ExitCode {
+    let outcome = match Options::parse().command {
+        Command::Start(options) => start::run(&options),
+        Command::Pull(options) => pull::run(&options),
+        Command::Worker(options) => worker::serve(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("benches: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
