@@ -7,7 +7,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 
 use super::error::{Result, SandboxError};
 use super::step::Step;
-use crate::sys::{DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, Report, Spawned};
+use crate::sys::{DETAIL_AGENT, DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, Report, Spawned};
 
 /// Answers the child's failure, after reaping it; nothing when its program runs.
 pub(super) fn check(steps: &[Step], report: &Report, program: &str, spawned: &Spawned) -> Result<()> {
@@ -65,6 +65,9 @@ fn execution(report: &Report, program: &str) -> SandboxError {
     let head = report.message();
     let denied = |why: String| SandboxError::CannotExecute { program: program.clone(), why };
     match report.errno() {
+        _ if report.detail() == DETAIL_AGENT => {
+            denied("leads to the runtime's own executable, which no container may run".to_owned())
+        }
         libc_errno::ENOENT | libc_errno::ENOTDIR if report.detail() == DETAIL_INTERPRETER => {
             denied(missing_interpreter(&head))
         }

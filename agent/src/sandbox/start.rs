@@ -133,7 +133,7 @@ fn spawn(
 ) -> Result<Spawned> {
     let pid = AtomicI32::new(0);
     let namespaces = draft.namespaces;
-    let job = Job { steps: &draft.steps, slots, report, namespaces, cgroup, pid: &pid };
+    let mut job = Job { steps: &draft.steps, slots, report, namespaces, cgroup, pid: &pid };
     let clone_failed = |error: std::io::Error| {
         let action = match error.raw_os_error() {
             Some(1) => "clone into new namespaces (this needs root, or a user namespace)",
@@ -142,7 +142,7 @@ fn spawn(
         SandboxError::Parent { action, source: error }
     };
     if draft.join_pid.is_none() && draft.id_maps.is_none() {
-        return sys::spawn(job).map_err(clone_failed);
+        return sys::spawn(&mut job).map_err(clone_failed);
     }
     let join = draft.join_pid.and_then(|slot| table.iter().find(|(known, _)| *known == slot));
     std::thread::scope(|scope| {
@@ -150,7 +150,7 @@ fn spawn(
             if let Some((_, namespace)) = join {
                 join_pid_namespace(namespace.as_fd())?;
             }
-            sys::spawn(job).map_err(clone_failed)
+            sys::spawn(&mut job).map_err(clone_failed)
         });
         let mapped = match (&draft.id_maps, &ours.sync) {
             (Some(maps), Some(sync)) => write_maps(maps, sync, &pid, &|| spawner.is_finished()),

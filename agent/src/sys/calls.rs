@@ -186,6 +186,19 @@ pub(super) fn facts_of(fd: i32) -> Answer<FileFacts> {
     facts(fd, c"", libc::AT_EMPTY_PATH)
 }
 
+/// Device and inode number of an open file, by statx(2).
+///
+/// # Errors
+/// `EBADF`.
+pub(super) fn identity_of(fd: i32) -> Answer<(u32, u32, u64)> {
+    // SAFETY: `statx` is plain numbers, for which all zeros is valid.
+    let mut facts: libc::statx = unsafe { std::mem::zeroed() };
+    let (flags, mask) = (libc::AT_EMPTY_PATH as usize, libc::STATX_INO as usize);
+    // SAFETY: the path is a static C string and `facts` a whole, writable `statx`.
+    unsafe { call(libc::SYS_statx, [fd as usize, text(c""), flags, mask, (&raw mut facts) as usize]) }?;
+    Ok((facts.stx_dev_major, facts.stx_dev_minor, facts.stx_ino))
+}
+
 /// `int mount(NULL, path, NULL, flags, NULL)`, see mount(2): changes propagation only.
 ///
 /// # Errors
@@ -282,7 +295,7 @@ pub(super) fn pivot_here() -> Answer {
 ///
 /// # Safety
 /// `argument` is of the type that `request` takes.
-pub(super) unsafe fn ioctl<T>(fd: i32, request: u64, argument: &mut T) -> Answer<usize> {
+pub(super) unsafe fn ioctl<T>(fd: i32, request: libc::Ioctl, argument: &mut T) -> Answer<usize> {
     // SAFETY: forwarded to the caller; `argument` is writable for its whole size.
     unsafe { call(libc::SYS_ioctl, [fd as usize, request as usize, std::ptr::from_mut(argument) as usize]) }
 }

@@ -35,6 +35,8 @@ pub(super) struct Child<'a> {
     pub(super) second_stack: (u64, u64),
     /// The root directory of the container, once it is there.
     pub(super) root: i32,
+    /// Device and inode of the runtime's own executable.
+    pub(super) agent: (u32, u32, u64),
     /// The empty filesystem for masks covers a directory already.
     pub(super) empty_is_placed: bool,
 }

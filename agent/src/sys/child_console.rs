@@ -15,13 +15,13 @@ pub(super) fn take(slots: &mut Slots<'_>, step: &Step) -> Answer {
     let master = calls::openat(slots.get(*pts)?, c"ptmx", libc::O_RDWR | libc::O_NOCTTY | libc::O_NOFOLLOW)?;
     let mut unlock = 0_i32;
     // SAFETY: TIOCSPTLCK takes an int.
-    unsafe { calls::ioctl(master, libc::TIOCSPTLCK as u64, &mut unlock) }?;
+    unsafe { calls::ioctl(master, libc::TIOCSPTLCK, &mut unlock) }?;
     let flags = (libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) as usize;
     let terminal =
         calls::call_plain(libc::SYS_ioctl, [master as usize, libc::TIOCGPTPEER as usize, flags])? as i32;
     let mut window = TerminalWindow { rows: *rows, columns: *columns, pixels: [0; 2] };
     // SAFETY: TIOCSWINSZ takes a winsize, which `TerminalWindow` is.
-    unsafe { calls::ioctl(master, libc::TIOCSWINSZ as u64, &mut window) }?;
+    unsafe { calls::ioctl(master, libc::TIOCSWINSZ, &mut window) }?;
     if *owner != 0 {
         calls::chown(terminal, c"", *owner, u32::MAX, libc::AT_EMPTY_PATH)?;
     }

@@ -4,9 +4,11 @@ use std::ffi::{CStr, c_void};
 
 use super::calls::{self, Answer, Errno, call};
 use super::child::Child;
-use super::child_process;
 use super::clone3::clone3;
-use super::report::{DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, MESSAGE_BYTES_MAX, Report};
+use super::report::{
+    DETAIL_AGENT, DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, MESSAGE_BYTES_MAX, Report,
+};
+use super::{child_guard, child_process};
 use crate::sandbox::step::Execute;
 
 /// The exit status of a program's process that could not execute; the report says more.
@@ -18,10 +20,10 @@ const PID_TEXT_BYTES: usize = 12;
 pub(super) fn execute(child: &mut Child<'_>, execute: &Execute) -> Answer {
     let Some((reaper, terminal)) = execute.init else {
         child_process::unblock_signals()?;
-        return Err(try_candidates(execute, child.report));
+        return Err(try_candidates(execute, child.report, child.agent));
     };
     let reaper = child.slots.get(reaper)?;
-    let program = Program { execute, report: child.report, terminal };
+    let program = Program { execute, report: child.report, agent: child.agent, terminal };
     // SAFETY: `clone_args` is plain numbers, for which all zeros is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
@@ -42,6 +44,7 @@ pub(super) fn execute(child: &mut Child<'_>, execute: &Execute) -> Answer {
 struct Program<'a> {
     execute: &'a Execute,
     report: &'a Report,
+    agent: (u32, u32, u64),
     /// Standard input is a terminal that becomes this process's own.
     terminal: bool,
 }
@@ -62,7 +65,7 @@ fn start_program(program: &Program<'_>) -> Errno {
         child_process::unblock_signals()
     };
     match prepare() {
-        Ok(()) => try_candidates(program.execute, program.report),
+        Ok(()) => try_candidates(program.execute, program.report, program.agent),
         Err(errno) => errno,
     }
 }
@@ -92,9 +95,13 @@ fn execute_reaper(reaper: i32, pid: i32) -> Errno {
 }
 
 /// `int execve(...)` of each candidate, by the rule of execvp(3): go on after "not there", remember "not allowed".
-fn try_candidates(execute: &Execute, report: &Report) -> Errno {
+fn try_candidates(execute: &Execute, report: &Report, agent: (u32, u32, u64)) -> Errno {
     let mut denied = None;
     for candidate in &execute.candidates {
+        if child_guard::leads_to(candidate, agent) {
+            report.set_detail(DETAIL_AGENT);
+            return libc::EPERM;
+        }
         let errno = execve(candidate, execute);
         match errno {
             libc::ENOENT | libc::ENOTDIR => {

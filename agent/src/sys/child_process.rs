@@ -86,7 +86,7 @@ pub(super) fn loopback_up() -> Answer {
     let flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     let mut request = InterfaceFlags { name, flags, rest: [0; 22] };
     // SAFETY: SIOCSIFFLAGS takes an ifreq, 40 bytes on 64-bit, which `InterfaceFlags` spans.
-    let answer = unsafe { calls::ioctl(socket, libc::SIOCSIFFLAGS as u64, &mut request) };
+    let answer = unsafe { calls::ioctl(socket, libc::SIOCSIFFLAGS, &mut request) };
     calls::close(socket);
     answer.map(drop)
 }

@@ -15,6 +15,7 @@ mod calls;
 mod child;
 mod child_console;
 mod child_exec;
+mod child_guard;
 mod child_mounts;
 mod child_process;
 mod clone3;
@@ -24,6 +25,6 @@ mod spawn;
 mod strings;
 
 pub(crate) use mounts::{MountAttributes, set_attributes};
-pub(crate) use report::{DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, Report};
-pub(crate) use spawn::{Job, Spawned, spawn};
+pub(crate) use report::{DETAIL_AGENT, DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, Report};
+pub(crate) use spawn::{Job, Spawned, loopback_up, spawn};
 pub(crate) use strings::Strings;

@@ -14,6 +14,8 @@ pub(crate) const DETAIL_INTERPRETER: u32 = 1;
 pub(crate) const DETAIL_DIRECTORY: u32 = 2;
 /// `detail` of an execute step: the reaper itself could not be executed.
 pub(crate) const DETAIL_REAPER: u32 = 3;
+/// `detail` of an execute step: the program leads to the runtime's own executable.
+pub(crate) const DETAIL_AGENT: u32 = 4;
 
 /// The child's progress and its failure, if there was one.
 #[derive(Debug)]

@@ -3,9 +3,11 @@
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::time::Instant;
 
+use super::calls;
 use super::child::{self, Child, Slots};
 use super::clone3::{Stacks, clone3};
 use super::report::Report;
@@ -41,7 +43,7 @@ pub(crate) struct Spawned {
 ///
 /// # Errors
 /// `EPERM` (no privilege for a namespace), `EAGAIN` (process limit), `ENOSPC` (namespace limit), `ENOMEM`.
-pub(crate) fn spawn(job: Job<'_>) -> io::Result<Spawned> {
+pub(crate) fn spawn(job: &mut Job<'_>) -> io::Result<Spawned> {
     let stacks = Stacks::new()?;
     let mut pidfd = -1_i32;
     // SAFETY: `clone_args` is plain numbers, for which all zeros is valid.
@@ -62,6 +64,7 @@ pub(crate) fn spawn(job: Job<'_>) -> io::Result<Spawned> {
         report: job.report,
         second_stack: stacks.range(1),
         root: -1,
+        agent: own_executable()?,
         empty_is_placed: false,
     };
     let signals = BlockedSignals::new()?;
@@ -76,6 +79,20 @@ pub(crate) fn spawn(job: Job<'_>) -> io::Result<Spawned> {
     // SAFETY: clone3 succeeded with CLONE_PIDFD, so the kernel put a new descriptor there that nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Spawned { pid, pidfd, cloned_at, executed_at })
+}
+
+/// Device and inode of what this process executes.
+fn own_executable() -> io::Result<(u32, u32, u64)> {
+    static OWN: OnceLock<(u32, u32, u64)> = OnceLock::new();
+    if let Some(own) = OWN.get() {
+        return Ok(*own);
+    }
+    let failed = io::Error::from_raw_os_error;
+    let file = calls::openat(libc::AT_FDCWD, c"/proc/self/exe", libc::O_PATH).map_err(failed)?;
+    let identity = calls::identity_of(file);
+    calls::close(file);
+    let identity = identity.map_err(failed)?;
+    Ok(*OWN.get_or_init(|| identity))
 }
 
 /// linux/sched.h; `libc` has them as a signed 32-bit type that they do not fit.
@@ -108,4 +125,12 @@ impl Drop for BlockedSignals {
         // SAFETY: `before` is the set that `new` was given by the kernel.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
     }
+}
+
+/// `SIOCSIFFLAGS` on `lo` of the calling thread's network namespace, see netdevice(7).
+///
+/// # Errors
+/// `EPERM`.
+pub(crate) fn loopback_up() -> io::Result<()> {
+    super::child_process::loopback_up().map_err(io::Error::from_raw_os_error)
 }

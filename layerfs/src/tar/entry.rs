@@ -1,6 +1,6 @@
 //! What one tar entry says, with every extension header already applied.
 
-/// One entry of a layer. Content stays where it is: [`Entry::data`] says at which offsets of the tar.
+/// One entry of a layer. Content stays where it is: [`FileData`] says at which offsets of the tar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The path as in the archive, less leading `./` and `/` and trailing `/`, never empty but for the root

@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use celda::sandbox::{Container, Exit, Request, Result, Stdio, plan};
 use oci_spec::runtime::Spec;
@@ -16,18 +17,19 @@ use serde_json::{Value, json};
 /// Bytes of output that a test reads.
 const OUTPUT_BYTES_MAX: u64 = 1 << 20;
 
-/// True when the test must be skipped; a failure instead when it has been said that it must not.
-pub(crate) fn skipped() -> bool {
-    let busybox = busybox().is_some();
-    if rustix::process::geteuid().is_root() && busybox {
-        return false;
+/// The right to run alone, since tests look at what their process has open; nothing when the test must be skipped,
+/// and a failure instead when it has been said that it must not.
+pub(crate) fn alone() -> Option<MutexGuard<'static, ()>> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    if rustix::process::geteuid().is_root() && busybox().is_some() {
+        return Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner));
     }
     assert!(
         std::env::var("CELDA_REQUIRE_PRIVILEGED").as_deref() != Ok("1"),
         "this test must run as root, with a static busybox"
     );
-    println!("skipped: needs root{}", if busybox { "" } else { " and a static busybox" });
-    true
+    println!("skipped: needs root and a static busybox");
+    None
 }
 
 fn busybox() -> Option<PathBuf> {

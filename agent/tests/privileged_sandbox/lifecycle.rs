@@ -1,0 +1,128 @@
+//! Signals, the reaper, terminals, cgroups, and what is left behind after many starts.
+
+use std::fs;
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
+
+use celda::sandbox::{Exit, Stdio, TerminalSize, plan};
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::support::{Rootfs, alone, finish, request, run, spec, trace};
+
+/// Bytes of a terminal's output that a test reads.
+const OUTPUT_BYTES_MAX: usize = 1 << 16;
+
+#[test]
+fn privileged_two_hundred_starts_leave_nothing() {
+    let Some(_alone) = alone() else { return };
+    let rootfs = Rootfs::new();
+    let spec = spec(&["/bin/true"]);
+    assert_eq!(run(&rootfs, &spec).1, Exit::Code(0));
+    let before = trace();
+    for _ in 0..200 {
+        assert_eq!(run(&rootfs, &spec).1, Exit::Code(0));
+    }
+    assert_eq!(before, trace());
+}
+
+#[test]
+fn privileged_the_reaper_reaps_forwards_and_ends_with_the_program() {
+    let Some(_alone) = alone() else { return };
+    let rootfs = Rootfs::new();
+    let script = "trap 'ls -d /proc/[0-9]* | wc -l; exit 9' TERM; (sleep 0 & sleep 0 & exec true) ; \
+                  sh -c 'sleep 0 & exit'; cat /proc/1/comm; echo ready; while :; do sleep 0.05; done";
+    let mut request = request(&rootfs, &spec(&["/bin/sh", "-c", script]));
+    request.init = true;
+    let mut container = plan(request).expect("a plan").start().expect("started");
+    let mut output = fs::File::from(container.pipes().output.take().expect("a pipe"));
+    let mut text = String::new();
+    let mut byte = [0];
+    while !text.ends_with("ready\n") && output.read(&mut byte).expect("read") == 1 {
+        text.push(char::from(byte[0]));
+    }
+    assert!(text.starts_with("celda-init") || text.starts_with("memfd") || text.starts_with('3'), "{text}");
+    container.kill(Signal::TERM).expect("signalled");
+    let (_, exit) = finish(container);
+    output.read_to_string(&mut text).expect("read");
+    assert_eq!(exit, Exit::Code(9), "{text}");
+}
+
+#[test]
+fn privileged_a_signal_of_the_program_is_the_reapers_status() {
+    let Some(_alone) = alone() else { return };
+    let rootfs = Rootfs::new();
+    let mut request = request(&rootfs, &spec(&["/bin/sh", "-c", "kill -SEGV $$"]));
+    request.init = true;
+    let (text, exit) = finish(plan(request).expect("a plan").start().expect("started"));
+    assert_eq!(exit.status(), 139, "{text}");
+}
+
+#[test]
+fn privileged_kill_ends_a_container() {
+    let Some(_alone) = alone() else { return };
+    let rootfs = Rootfs::new();
+    let mut spec = spec(&["/bin/sleep", "1000"]);
+    let container = plan(request(&rootfs, &spec)).expect("a plan").start().expect("started");
+    container.kill(Signal::KILL).expect("signalled");
+    assert_eq!(finish(container).1, Exit::Signal(9));
+    // Without a pid namespace of its own the program is an ordinary process.
+    spec["linux"]["namespaces"].as_array_mut().expect("a list").remove(0);
+    let container = plan(request(&rootfs, &spec)).expect("a plan").start().expect("started");
+    container.kill(Signal::TERM).expect("signalled");
+    assert_eq!(finish(container).1.status(), 143);
+}
+
+/// Reads a terminal until its end.
+fn read_terminal(master: std::os::fd::BorrowedFd<'_>) -> String {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    while text.len() < OUTPUT_BYTES_MAX {
+        match rustix::io::read(master, &mut buffer) {
+            Ok(0) | Err(_) => break, // EIO: nobody has the other side open
+            Ok(count) => text.extend_from_slice(&buffer[..count]),
+        }
+    }
+    String::from_utf8_lossy(&text).replace('\r', "")
+}
+
+#[test]
+fn privileged_a_terminal_is_the_containers_own() {
+    let Some(_alone) = alone() else { return };
+    let before = trace();
+    for (init, uid) in [(false, 0), (true, 0), (false, 1000)] {
+        let rootfs = Rootfs::new();
+        let script = "stty size; test -t 0 && test -t 2 && echo isatty; stat -c '%u %t' /dev/console; \
+                      readlink /proc/self/fd/0; echo x > /dev/tty";
+        let mut spec = spec(&["/bin/sh", "-c", script]);
+        spec["process"]["user"]["uid"] = json!(uid);
+        let mut request = request(&rootfs, &spec);
+        request.stdio = Stdio::Terminal(TerminalSize { rows: 33, columns: 77 });
+        request.init = init;
+        let container = plan(request).expect("a plan").start().expect("started");
+        let text = read_terminal(container.terminal().expect("a terminal"));
+        assert_eq!(text, format!("33 77\nisatty\n{uid} 88\n/dev/pts/0\nx\n"), "init {init}");
+        assert_eq!(container.wait().expect("wait"), Exit::Code(0));
+    }
+    assert_eq!(before, trace());
+}
+
+#[test]
+fn privileged_namespaces_are_joined_by_path() {
+    let Some(_alone) = alone() else { return };
+    let rootfs = Rootfs::new();
+    let first =
+        plan(request(&rootfs, &spec(&["/bin/sleep", "1000"]))).expect("a plan").start().expect("started");
+    let path = |kind: &str| format!("/proc/{}/ns/{kind}", first.pid());
+    let mut spec = spec(&["/bin/sh", "-c", "readlink /proc/self/ns/net; ls -d /proc/1; hostname"]);
+    spec["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid", "path": path("pid")},
+        {"type": "network", "path": path("net")}, {"type": "uts", "path": path("uts")},
+        {"type": "ipc", "path": path("ipc")}, {"type": "cgroup"}]);
+    let network = fs::read_link(path("net")).expect("proc");
+    let (text, exit) = run(&rootfs, &spec);
+    assert_eq!(exit, Exit::Code(0), "{text}");
+    assert_eq!(text, format!("{}\n/proc/1\ncell\n", network.display()));
+    first.kill(Signal::KILL).expect("signalled");
+    let _ = first.pidfd().as_fd();
+    finish(first);
+}

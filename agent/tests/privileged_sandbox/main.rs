@@ -1,0 +1,8 @@
+//! Containers of a busybox, started for real: what they see, what they cannot reach, what is left behind.
+
+mod errors;
+mod lifecycle;
+mod support;
+mod traps;
+mod users;
+mod view;

@@ -1,0 +1,63 @@
+//! Users, groups, capabilities, and user namespaces.
+
+use celda::sandbox::Exit;
+use serde_json::json;
+
+use super::support::{Rootfs, alone, run, spec, trace, try_run};
+
+#[test]
+fn privileged_a_user_has_its_groups_and_no_capability() {
+    let Some(_alone) = alone() else { return };
+    let mut spec =
+        spec(&["/bin/sh", "-c", "id -u; id -g; id -G; grep CapEff /proc/self/status; echo > /dev/stdout"]);
+    spec["process"]["user"] = json!({"uid": 1000, "gid": 1001, "additionalGids": [7, 8]});
+    let (text, exit) = run(&Rootfs::new(), &spec);
+    assert_eq!(text, "1000\n1001\n1001 7 8\nCapEff:\t0000000000000000\n\n");
+    assert_eq!(exit, Exit::Code(0));
+}
+
+#[test]
+fn privileged_ambient_capabilities_survive_execve() {
+    let Some(_alone) = alone() else { return };
+    let mut spec = spec(&["/bin/grep", "Cap", "/proc/self/status"]);
+    spec["process"]["args"] = json!(["/bin/busybox", "grep", "CapEff", "/proc/self/status"]);
+    spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    let one = json!(["CAP_NET_BIND_SERVICE"]);
+    spec["process"]["capabilities"] =
+        json!({"bounding": one, "effective": one, "permitted": one, "inheritable": one, "ambient": one});
+    assert_eq!(run(&Rootfs::new(), &spec).0, "CapEff:\t0000000000000400\n");
+}
+
+#[test]
+fn privileged_a_user_namespace_has_its_ranges() {
+    let Some(_alone) = alone() else { return };
+    let before = trace();
+    let mut spec = spec(&[
+        "/bin/sh",
+        "-c",
+        "cat /proc/self/uid_map | tr -s ' '; id -u; id -G; echo x > /dev/null; \
+                          ip link | grep -c UP; readlink /proc/self/ns/user; cat /proc/keys | wc -c; echo $$",
+    ]);
+    spec["linux"]["namespaces"].as_array_mut().expect("a list").push(json!({"type": "user"}));
+    let ranges = json!([{"containerID": 0, "hostID": 200_000, "size": 1000},
+                        {"containerID": 1000, "hostID": 0, "size": 1}]);
+    spec["linux"]["uidMappings"] = ranges.clone();
+    spec["linux"]["gidMappings"] = ranges;
+    spec["process"]["user"] = json!({"uid": 33, "gid": 33, "additionalGids": [1000]});
+    let rootfs = Rootfs::new();
+    let (text, exit) = run(&rootfs, &spec);
+    assert_eq!(exit, Exit::Code(0), "{text}");
+    assert!(text.starts_with(" 0 200000 1000\n 1000 0 1\n33\n33 1000\n1\nuser:["), "{text}");
+    assert!(text.ends_with("\n0\n1\n"), "{text}");
+    assert_eq!(before, trace());
+
+    spec["process"]["user"] = json!({"uid": 5000, "gid": 0});
+    let error = try_run(&rootfs, &spec).expect_err("not mapped");
+    assert!(error.to_string().contains("id 5000 is in no range"), "{error}");
+    spec["process"]["user"] = json!({"uid": 0, "gid": 0});
+    spec["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 1, "size": 10},
+                                          {"containerID": 5, "hostID": 100, "size": 10}]);
+    let error = try_run(&rootfs, &spec).expect_err("overlap");
+    assert!(error.to_string().contains("id map"), "{error}");
+    assert_eq!(before, trace());
+}
