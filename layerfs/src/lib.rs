@@ -17,6 +17,7 @@
 pub mod decompress;
 pub mod digest;
 pub mod directory;
+pub mod erofs;
 pub mod error;
 pub mod limits;
 pub mod manifest;

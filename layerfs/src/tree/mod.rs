@@ -8,7 +8,16 @@
 //!            | children: name -> InodeId (sorted)        a hard link is one inode under two names
 //! ```
 
+mod error;
+mod merge;
+mod resolve;
+mod whiteout;
+mod xattrs;
+
 use std::collections::BTreeMap;
+
+pub use error::{Problem, TreeError};
+pub use merge::Merger;
 
 use crate::tar::{FileData, Timestamp, Xattr};
 
@@ -79,4 +88,56 @@ pub enum Kind {
 impl Tree {
     /// The root directory.
     pub const ROOT: InodeId = InodeId(0);
+
+    /// The inode named `id`.
+    ///
+    /// # Panics
+    /// If `id` is of another tree.
+    pub fn inode(&self, id: InodeId) -> &Inode {
+        &self.inodes[id.0 as usize]
+    }
+
+    /// The names in directory `id`; `None` if it is something else.
+    pub fn children(&self, id: InodeId) -> Option<&BTreeMap<Box<[u8]>, InodeId>> {
+        match &self.inode(id).kind {
+            Kind::Directory(children) => Some(children),
+            _ => None,
+        }
+    }
+
+    /// What `name` in directory `parent` is, if it is there.
+    pub fn child(&self, parent: InodeId, name: &[u8]) -> Option<InodeId> {
+        self.children(parent)?.get(name).copied()
+    }
+
+    /// The inode at `path` (relative to the root, no `.` or `..`), no symbolic link followed.
+    pub fn lookup(&self, path: &[u8]) -> Option<InodeId> {
+        path.split(|&byte| byte == b'/')
+            .filter(|name| !name.is_empty())
+            .try_fold(Self::ROOT, |parent, name| self.child(parent, name))
+    }
+
+    /// One path of inode `id`, relative to the root; `None` if it has no name left. Walks the whole tree.
+    pub fn path_of(&self, id: InodeId) -> Option<Vec<u8>> {
+        let mut above: Vec<Option<(InodeId, &[u8])>> = vec![None; self.inodes.len()];
+        let mut directories = vec![Self::ROOT];
+        while let Some(directory) = directories.pop() {
+            for (name, &child) in self.children(directory).into_iter().flatten() {
+                let known = above.get_mut(child.0 as usize).filter(|known| known.is_none());
+                if let Some(known) = known.filter(|_| child != Self::ROOT) {
+                    *known = Some((directory, &**name));
+                    directories.push(child);
+                }
+            }
+        }
+        let mut names = Vec::new();
+        let mut at = id;
+        while at != Self::ROOT {
+            let (parent, name) = (*above.get(at.0 as usize)?)?;
+            names.push(name);
+            at = parent;
+        }
+        names.reverse();
+        Some(names.join(&b'/'))
+    }
 }
