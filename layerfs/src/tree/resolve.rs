@@ -37,6 +37,7 @@ pub(super) struct Walk<'a> {
 }
 
 /// Walks to the directory `path` (relative to the root). `None` if a symbolic link on the way is shadowed.
+#[expect(clippy::needless_pass_by_value, reason = "a walk is used up, its shadowed paths are for one path")]
 pub(super) fn directory(tree: &Tree, path: &[u8], walk: Walk<'_>) -> Result<Option<Resolved>, Problem> {
     let mut walked = vec![Tree::ROOT];
     let mut missing: Vec<&[u8]> = Vec::new();
