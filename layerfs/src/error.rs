@@ -78,6 +78,124 @@ pub enum Error {
         /// The layer's directory.
         path: PathBuf,
     },
+    /// The filesystem of the store is full, or the user's quota is.
+    #[error(
+        "{action} {path}: no space left on its filesystem ({free_bytes} of {total_bytes} bytes free{needed}); \
+         free some space, or drop the images nothing uses with `celda gc`",
+        path = path.display()
+    )]
+    NoSpace {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Bytes that filesystem has left for this user.
+        free_bytes: u64,
+        /// Bytes that filesystem has in all.
+        total_bytes: u64,
+        /// What the step still wanted, as a clause to append: empty, or ", layer ... needs ...".
+        needed: String,
+    },
+    /// The user may not do this to the store.
+    #[error(
+        "{action} {path}: permission denied; run celda as root (sudo), or give it a directory of yours with --root DIR",
+        path = path.display()
+    )]
+    NoPermission {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+    },
+    /// The store lies on a filesystem that is mounted read-only.
+    #[error(
+        "{action} {path}: the filesystem is read-only; images that are there can run, but pulling and removing \
+         need a writable directory: give one with --root DIR",
+        path = path.display()
+    )]
+    ReadOnly {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+    },
+    /// Someone else holds what this step needs, for longer than a named wait.
+    #[error("{what} is held by another celda process (waited {waited_s} s at {path}); {hint}", path = path.display())]
+    Busy {
+        /// What is held: "the store", "layer sha256:...".
+        what: String,
+        /// The lock file.
+        path: PathBuf,
+        /// How long was waited, in seconds.
+        waited_s: u64,
+        /// What to do next.
+        hint: &'static str,
+    },
+    /// The pull was cancelled; nothing of the layer was kept.
+    #[error("{what}: cancelled")]
+    Cancelled {
+        /// What was given up.
+        what: String,
+    },
+    /// A layer's bytes could not be taken in; nothing of it was kept.
+    #[error("layer {label}: {source}")]
+    Layer {
+        /// The layer as the user knows it: its blob digest, or the archive's member.
+        label: String,
+        /// The reader's own reason: a compression, tar or limits error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The tree or index of a chain of layers could not be made.
+    #[error("index of image layers {chain_id}: {source}")]
+    Index {
+        /// The chain id of the layers.
+        chain_id: Digest,
+        /// The merger's or the writer's own reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file of the catalogue does not say what such a file must.
+    #[error(
+        "{path}: {reason}; the record is damaged: delete the file and pull the image again (its layers are kept)",
+        path = path.display()
+    )]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something an image needs is not in the store (any more).
+    #[error("{what} of image {image} is not in the store: {path}; `celda pull {image}` fetches it again", path = path.display())]
+    Missing {
+        /// "a layer", "the index".
+        what: &'static str,
+        /// The image's reference.
+        image: String,
+        /// Where it should lie.
+        path: PathBuf,
+    },
+    /// No image has this name or id.
+    #[error("no image {0:?} in the store; `celda images` lists what is there")]
+    UnknownImage(String),
+    /// A short id fits several images.
+    #[error("image id {id:?} is ambiguous: {candidates}; give more of its digits")]
+    AmbiguousImage {
+        /// What was given.
+        id: String,
+        /// The digests it fits, separated by commas.
+        candidates: String,
+    },
+    /// The image is not removed, as something would be lost by it.
+    #[error("image {image} is not removed: {reason}")]
+    ImageInUse {
+        /// The image as it was named.
+        image: String,
+        /// Who uses it and what to do.
+        reason: String,
+    },
+    /// A container directory of this id is there already.
+    #[error("container {0:?} exists already; choose another name, or `celda gc` if it is long dead")]
+    ContainerExists(String),
 }
 
 impl Error {

@@ -2,8 +2,12 @@
 #![allow(unsafe_code)]
 
 pub mod loop_device;
+pub mod map;
 pub mod mount_setattr;
 pub mod namespace;
+#[cfg(feature = "ring")]
+pub mod page_buffer;
+pub mod writeback;
 
 /// The `errno` of the call that just failed on this thread.
 fn last_errno() -> rustix::io::Errno {

@@ -1,0 +1,211 @@
+//! Freeing what no name leads to and no container uses.
+//!
+//! ```text
+//! mark:   names -> images (+ unnamed ones that are leased) -> chains, layers, blobs
+//! sweep:  image records, then indexes and trees, then layers, blob maps, blobs      (names to leaves)
+//! ```
+//!
+//! Killed anywhere, what is left is unreferenced, and the next gc takes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::store::crash::{self, Step};
+use crate::store::fault::fault;
+use crate::store::layout::digest_of_name;
+use crate::store::lock::{self, Mode, Wait};
+use crate::store::pull::open_store_lock;
+use crate::store::records::{self, ImageRecord, NameRecord};
+use crate::store::remove::unlink;
+use crate::store::{Store, publish, trash};
+use crate::{Digest, Result};
+
+/// How long gc waits for pulls to end.
+const GC_WAIT: Duration = Duration::from_secs(5);
+
+/// What a gc freed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GcReport {
+    /// Bytes on the disk that are free now (those of a removed layer a container still runs from, a little later).
+    pub freed_bytes: u64,
+    /// Images without a name that were removed.
+    pub images: Vec<Digest>,
+    /// Layers removed.
+    pub layers: Vec<Digest>,
+    /// Indexes and directory trees removed.
+    pub indexes_count: usize,
+    /// Manifests and configs removed.
+    pub blobs_count: usize,
+    /// Containers whose process is gone, and whose writable layers were removed.
+    pub containers: Vec<String>,
+    /// Images without a name that a container still runs from; a later gc takes them.
+    pub leased: Vec<Digest>,
+}
+
+/// What is to stay.
+#[derive(Default)]
+struct Marked {
+    chains: BTreeSet<Digest>,
+    layers: BTreeSet<Digest>,
+    blobs: BTreeSet<Digest>,
+}
+
+impl Store {
+    /// Frees what no name leads to and no container uses: images, layers, dead containers, abandoned staging.
+    ///
+    /// # Errors
+    /// [`crate::Error::Busy`] while a pull or verify runs, [`crate::Error::Record`] if a record is damaged: then
+    /// nothing is freed, as its layers may be wanted.
+    pub fn gc(&self) -> Result<GcReport> {
+        let (file, path) = open_store_lock(self)?;
+        let hint = "a pull or a verify is in progress: run `celda gc` again when it is done";
+        let wait = Wait { at_most: GC_WAIT, what: "the store", hint };
+        lock::lock(&file, &path, Mode::Exclusive, &wait)?;
+        let mut report =
+            GcReport { freed_bytes: publish::sweep(self.layout())?, ..GcReport::default() };
+        let marked = self.mark(&mut report)?;
+        crash::reached(Step::GcRecordsSwept);
+        self.sweep_sinks(&marked, &mut report)?;
+        crash::reached(Step::GcIndexesSwept);
+        self.sweep_layers(&marked, &mut report)?;
+        crash::reached(Step::GcLayersSwept);
+        self.sweep_blobs(&marked, &mut report)?;
+        let (containers, bytes) = self.sweep_containers()?;
+        report.containers = containers;
+        report.freed_bytes += bytes;
+        Ok(report)
+    }
+
+    /// Drops the records of images without name and lease; marks what the others need.
+    fn mark(&self, report: &mut GcReport) -> Result<Marked> {
+        let (named, records) = self.strict_catalogue()?;
+        let named_chains: BTreeSet<Digest> =
+            records.values().filter(|record| named.contains(&record.manifest)).map(|record| record.chain_id).collect();
+        crash::reached(Step::GcMarked);
+        let mut marked = Marked::default();
+        for (manifest, record) in records {
+            let stays = named.contains(&manifest) || {
+                let is_free = named_chains.contains(&record.chain_id)
+                    || self.take_sinks(&record.chain_id, report)?;
+                if !is_free {
+                    report.leased.push(manifest);
+                }
+                !is_free
+            };
+            if stays {
+                marked.chains.insert(record.chain_id);
+                marked.layers.extend(record.diff_ids());
+                marked.blobs.extend([record.manifest, record.config]);
+            } else {
+                let path = self.layout().image(&manifest);
+                report.freed_bytes += trash::bytes_of(&path);
+                unlink(&path)?;
+                report.images.push(manifest);
+            }
+        }
+        Ok(marked)
+    }
+
+    /// Named manifests and all image records; a damaged file is an error here, as what it meant would be freed.
+    fn strict_catalogue(&self) -> Result<(BTreeSet<Digest>, BTreeMap<Digest, ImageRecord>)> {
+        let mut named = BTreeSet::new();
+        for (name, path) in self.files_in("names")? {
+            if name.ends_with(".json") {
+                named.extend(records::read::<NameRecord>(&path)?.map(|name| name.manifest));
+            }
+        }
+        let mut images = BTreeMap::new();
+        for manifest in self.manifests()? {
+            images.extend(self.image_by_manifest(&manifest)?.map(|record| (manifest, record)));
+        }
+        Ok((named, images))
+    }
+
+    /// Removes index and tree of a chain; `false` if a living process leases one of them.
+    ///
+    /// A lease taken between our lock and the unlink is not possible: its taker waits for our lock, then sees
+    /// that the file has gone.
+    fn take_sinks(&self, chain_id: &Digest, report: &mut GcReport) -> Result<bool> {
+        let index = self.layout().index(chain_id);
+        let lease = self.layout().tree_lease(chain_id);
+        let mut held = Vec::new();
+        for path in [&index, &lease] {
+            let file = match publish::open_to_lock(path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(fault("open", path, error)),
+            };
+            if !lock::try_lock(&file, Mode::Exclusive).map_err(|error| fault("lock", path, error))? {
+                return Ok(false);
+            }
+            held.push(file);
+        }
+        let freed_bytes = trash::bytes_of(&index);
+        if freed_bytes > 0 {
+            unlink(&index)?;
+            report.freed_bytes += freed_bytes;
+            report.indexes_count += 1;
+        }
+        let tree = self.layout().tree(chain_id);
+        if tree.exists() {
+            report.freed_bytes += trash::bytes_of_tree(&tree);
+            report.indexes_count += 1;
+            self.discard_tree(&tree)?;
+        }
+        Ok(true)
+    }
+
+    /// Takes a tree out of its place by one rename, then removes it: a crash leaves it in staging, to be swept.
+    pub(crate) fn discard_tree(&self, tree: &std::path::Path) -> Result<()> {
+        let staged = publish::Staged::directory(self.layout(), "trash")?;
+        let inside = staged.path().join("tree");
+        std::fs::rename(tree, &inside).map_err(|error| fault("move away", tree, error))
+    }
+
+    /// Drops indexes and trees of chains that no image has.
+    fn sweep_sinks(&self, marked: &Marked, report: &mut GcReport) -> Result<()> {
+        let mut chains = BTreeSet::new();
+        for (directory, suffix) in [("index/sha256", ".erofs"), ("trees", "")] {
+            let names = self.files_in(directory)?;
+            chains.extend(names.iter().filter_map(|(name, _)| digest_of_name(name, suffix)));
+        }
+        for chain_id in chains.difference(&marked.chains) {
+            self.take_sinks(chain_id, report)?;
+        }
+        Ok(())
+    }
+
+    fn sweep_layers(&self, marked: &Marked, report: &mut GcReport) -> Result<()> {
+        for (name, path) in self.files_in("layers/sha256")? {
+            let Some(diff_id) = digest_of_name(&name, ".tar") else { continue };
+            if !marked.layers.contains(&diff_id) {
+                report.freed_bytes += trash::bytes_of(&path);
+                unlink(&path)?;
+                report.layers.push(diff_id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops manifests and configs of no image, and blob maps of no layer.
+    fn sweep_blobs(&self, marked: &Marked, report: &mut GcReport) -> Result<()> {
+        let mut doomed: Vec<PathBuf> = Vec::new();
+        for (name, path) in self.files_in("blobs/sha256")? {
+            if digest_of_name(&name, "").is_some_and(|digest| !marked.blobs.contains(&digest)) {
+                doomed.push(path);
+                report.blobs_count += 1;
+            }
+        }
+        for (name, path) in self.files_in("layers/blobs")? {
+            if digest_of_name(&name, "").is_some_and(|blob| self.diff_id_of_blob(&blob).is_none()) {
+                doomed.push(path);
+            }
+        }
+        for path in doomed {
+            report.freed_bytes += trash::bytes_of(&path);
+            unlink(&path)?;
+        }
+        Ok(())
+    }
+}

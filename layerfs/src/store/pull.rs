@@ -1,0 +1,187 @@
+//! What a pull does to the store, but for the layers themselves (`ingest`) and the index.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::io::Workshop;
+use crate::store::crash::Step;
+use crate::store::fault::fault;
+use crate::store::lock::{self, Mode, Wait};
+use crate::store::publish::{self, Durability, publish, sync_directory};
+use crate::store::records::{self, ImageRecord, NameRecord};
+use crate::store::{Store, trash};
+use crate::{Digest, Error, Result};
+
+/// How long a pull waits for a gc that is running. A gc only unlinks; it takes milliseconds.
+const PULL_WAIT: Duration = Duration::from_secs(30);
+
+/// While one of these lives, gc leaves the store alone. Cheap to clone, shared by all layers of a pull.
+#[derive(Debug, Clone)]
+pub struct PullGuard {
+    held: Arc<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    /// Holds the shared flock on `store.lock`.
+    _lock: File,
+    cancelled: CancelHandle,
+    workshop: Workshop,
+}
+
+/// Ends the waits and ingests of a pull early, from any thread.
+#[derive(Debug, Clone, Default)]
+pub struct CancelHandle(Arc<AtomicBool>);
+
+impl CancelHandle {
+    /// Every `feed`, `finish` and wait of the pull answers [`Error::Cancelled`] from now on.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`cancel`](Self::cancel) was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl PullGuard {
+    /// The pull's cancel handle.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        self.held.cancelled.clone()
+    }
+
+    /// The I/O path, chosen once per pull.
+    pub(crate) fn workshop(&self) -> &Workshop {
+        &self.held.workshop
+    }
+}
+
+pub(crate) fn open_store_lock(store: &Store) -> Result<(File, std::path::PathBuf)> {
+    let path = store.layout().store_lock();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|error| fault("open", &path, error))?;
+    Ok((file, path))
+}
+
+impl Store {
+    /// Starts a pull: takes the shared lock and sweeps what dead pulls left in staging.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if a gc does not end, [`Error::NoPermission`] or [`Error::ReadOnly`] where the store may
+    /// not be written.
+    pub fn begin_pull(&self) -> Result<PullGuard> {
+        let (file, path) = open_store_lock(self)?;
+        let wait = Wait { at_most: PULL_WAIT, what: "the store", hint: "a `celda gc` is running: try again" };
+        lock::lock(&file, &path, Mode::Shared, &wait)?;
+        let swept_bytes = publish::sweep(self.layout())?;
+        if swept_bytes > 0 {
+            tracing::info!(swept_bytes, "removed what an interrupted pull had left");
+        }
+        let held =
+            Held { _lock: file, cancelled: CancelHandle::default(), workshop: Workshop::new(self.options.io) };
+        Ok(PullGuard { held: Arc::new(held) })
+    }
+
+    /// Keeps a manifest or config under the digest of its bytes.
+    pub fn put_blob(&self, _guard: &PullGuard, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        if matches!(self.blob(&digest), Ok(Some(_))) {
+            return Ok(digest);
+        }
+        let steps = (Step::BlobStaged, Step::BlobRenamed);
+        publish(self.layout(), &self.layout().blob(&digest), bytes, Durability::Checked, steps)?;
+        Ok(digest)
+    }
+
+    /// A manifest or config. One whose bytes do not have its digest counts as not there.
+    pub fn blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        let path = self.layout().blob(digest);
+        let size = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fault("look at", &path, error)),
+        };
+        if size > self.limits().manifest_bytes {
+            tracing::warn!(path = %path.display(), size, "a blob is larger than a manifest may be; ignored");
+            return Ok(None);
+        }
+        let bytes = fs::read(&path).map_err(|error| fault("read", &path, error))?;
+        if Digest::of(&bytes) != *digest {
+            tracing::warn!(path = %path.display(), "a blob does not have its digest; it will be fetched again");
+            return Ok(None);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Publishes an image under a name, after everything it consists of. The last step of a pull.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if a layer or the index of `record` is not in the store.
+    pub fn put_image(
+        &self,
+        _guard: &PullGuard,
+        name: &str,
+        platform: &str,
+        record: &ImageRecord,
+    ) -> Result<()> {
+        self.check_whole(record)?;
+        let layout = self.layout();
+        let name_path = layout.name(name, platform);
+        let image_path = layout.image(&record.manifest);
+        let named =
+            NameRecord { reference: name.into(), platform: platform.into(), manifest: record.manifest };
+        let is_same_name = matches!(records::read::<NameRecord>(&name_path), Ok(Some(old)) if old == named);
+        let is_same_image =
+            matches!(records::read::<ImageRecord>(&image_path), Ok(Some(old)) if old == *record);
+        if is_same_name && is_same_image {
+            return Ok(());
+        }
+        // One journal commit covers all the renames since the last one, so the later of these are nearly free.
+        for directory in ["layers/sha256", "layers/blobs", "blobs/sha256", "index/sha256", "trees"] {
+            sync_directory(&layout.directory(directory))?;
+        }
+        if !is_same_image {
+            let text = records::text(&image_path, record)?;
+            let steps = (Step::RecordStaged, Step::RecordRenamed);
+            publish(layout, &image_path, &text, Durability::Synced, steps)?;
+            sync_directory(&layout.directory("images"))?;
+        }
+        if !is_same_name {
+            let text = records::text(&name_path, &named)?;
+            let steps = (Step::NameStaged, Step::NameRenamed);
+            publish(layout, &name_path, &text, Durability::Synced, steps)?;
+            sync_directory(&layout.directory("names"))?;
+        }
+        Ok(())
+    }
+
+    /// Names the first thing the image lacks.
+    pub(crate) fn check_whole(&self, record: &ImageRecord) -> Result<()> {
+        let missing = |what, path: &Path| {
+            Err(Error::Missing { what, image: record.reference.clone(), path: path.to_owned() })
+        };
+        for layer in &record.layers {
+            if !self.has_layer(&layer.diff_id) {
+                return missing("a layer", &self.layer_path(&layer.diff_id));
+            }
+        }
+        if !self.has_sink(&record.chain_id) {
+            return missing("the index", &self.lease_path(&record.chain_id));
+        }
+        Ok(())
+    }
+
+    /// Bytes on the disk of the layer's tar.
+    pub(crate) fn layer_disk_bytes(&self, diff_id: &Digest) -> u64 {
+        trash::bytes_of(&self.layer_path(diff_id))
+    }
+}
