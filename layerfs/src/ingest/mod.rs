@@ -58,7 +58,7 @@ pub enum Ingest {
         tar_bytes: u64,
     },
     /// Its bytes are to be fed.
-    Started(LayerIngest),
+    Started(Box<LayerIngest>),
 }
 
 /// A layer that is now in the store.
@@ -118,7 +118,7 @@ impl Store {
             crash::reached(Step::LayerStaged);
             let written = file.try_clone().map_err(Error::io("duplicate the descriptor of", &path))?;
             let pipe = Pipe::start(guard, written, self.limits())?;
-            return Ok(Ingest::Started(LayerIngest {
+            return Ok(Ingest::Started(Box::new(LayerIngest {
                 store: self.clone(),
                 guard: guard.clone(),
                 cancelled,
@@ -129,7 +129,7 @@ impl Store {
                 blob_bytes: 0,
                 head: Vec::with_capacity(DETECT_BYTES),
                 decompressor: None,
-            }));
+            })));
         }
     }
 }
@@ -271,8 +271,8 @@ impl LayerIngest {
     fn inflate(&mut self, compressed: &[u8]) -> Result<()> {
         let Some(decompressor) = &mut self.decompressor else { return Ok(()) };
         let pipe = &mut self.pipe;
-        let answer = decompressor
-            .feed(compressed, &mut |bytes: &[u8]| pipe.push(bytes).map_err(FeedError::from));
+        let answer =
+            decompressor.feed(compressed, &mut |bytes: &[u8]| pipe.push(bytes).map_err(FeedError::from));
         answer.map_err(|error| match error {
             FeedError::Decompress(error) => self.refused(error),
             FeedError::Closed => match self.pipe.finish() {

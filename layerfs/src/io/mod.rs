@@ -22,9 +22,9 @@ use std::io;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 #[cfg(feature = "ring")]
 use std::sync::OnceLock;
+use std::sync::mpsc::SyncSender;
 
 use crate::Digest;
 
@@ -83,7 +83,8 @@ pub fn probe_ring() -> RingProbe {
     #[cfg(feature = "ring")]
     let answer = ring::Ring::start().map(drop);
     #[cfg(not(feature = "ring"))]
-    let answer: io::Result<()> = Err(io::Error::new(io::ErrorKind::Unsupported, "built without the ring feature"));
+    let answer: io::Result<()> =
+        Err(io::Error::new(io::ErrorKind::Unsupported, "built without the ring feature"));
     match answer {
         Ok(()) => RingProbe { is_available: true, reason: String::new() },
         Err(error) => RingProbe { is_available: false, reason: likely_cause(&error) },

@@ -18,9 +18,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
+use tokio_uring::buf::BoundedBuf as _;
 use tokio_uring::buf::BoundedBufMut as _;
 use tokio_uring::buf::fixed::{FixedBuf, FixedBufPool};
-use tokio_uring::buf::BoundedBuf as _;
 
 use crate::Digest;
 use crate::digest::Hasher;
@@ -210,7 +210,7 @@ fn serve(ready: &SyncSender<io::Result<()>>, mut jobs: mpsc::Receiver<Job>) {
     runtime.block_on(async {
         let buffers: io::Result<Vec<PageBuffer>> =
             (0..RING_BUFFERS_COUNT).map(|_| PageBuffer::new(BUFFER_BYTES)).collect();
-        let registered = buffers.map(Pool::new).and_then(|pool| pool.register().map(|()| pool));
+        let registered = buffers.map(Pool::new).and_then(|pool| pool.register().map(|()| Rc::new(pool)));
         let pool = match registered {
             Ok(pool) => pool,
             Err(error) => return drop(ready.send(Err(error))),

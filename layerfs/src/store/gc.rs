@@ -62,8 +62,7 @@ impl Store {
         let hint = "a pull or a verify is in progress: run `celda gc` again when it is done";
         let wait = Wait { at_most: GC_WAIT, what: "the store", hint };
         lock::lock(&file, &path, Mode::Exclusive, &wait)?;
-        let mut report =
-            GcReport { freed_bytes: publish::sweep(self.layout())?, ..GcReport::default() };
+        let mut report = GcReport { freed_bytes: publish::sweep(self.layout())?, ..GcReport::default() };
         let marked = self.mark(&mut report)?;
         crash::reached(Step::GcRecordsSwept);
         self.sweep_sinks(&marked, &mut report)?;
@@ -80,14 +79,17 @@ impl Store {
     /// Drops the records of images without name and lease; marks what the others need.
     fn mark(&self, report: &mut GcReport) -> Result<Marked> {
         let (named, records) = self.strict_catalogue()?;
-        let named_chains: BTreeSet<Digest> =
-            records.values().filter(|record| named.contains(&record.manifest)).map(|record| record.chain_id).collect();
+        let named_chains: BTreeSet<Digest> = records
+            .values()
+            .filter(|record| named.contains(&record.manifest))
+            .map(|record| record.chain_id)
+            .collect();
         crash::reached(Step::GcMarked);
         let mut marked = Marked::default();
         for (manifest, record) in records {
             let stays = named.contains(&manifest) || {
-                let is_free = named_chains.contains(&record.chain_id)
-                    || self.take_sinks(&record.chain_id, report)?;
+                let is_free =
+                    named_chains.contains(&record.chain_id) || self.take_sinks(&record.chain_id, report)?;
                 if !is_free {
                     report.leased.push(manifest);
                 }

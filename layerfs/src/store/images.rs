@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
+use crate::store::Store;
 use crate::store::fault::fault;
 use crate::store::layout::digest_of_name;
 use crate::store::records::{self, ImageRecord, NameRecord};
-use crate::store::Store;
 use crate::{Digest, Error, Result};
 
 /// The fewest digits of a digest that are taken as an id.
@@ -82,11 +82,8 @@ impl Store {
         if !is_short_id {
             return Ok(None);
         }
-        let fits: Vec<Digest> = self
-            .manifests()?
-            .into_iter()
-            .filter(|manifest| manifest.hex().starts_with(digits))
-            .collect();
+        let fits: Vec<Digest> =
+            self.manifests()?.into_iter().filter(|manifest| manifest.hex().starts_with(digits)).collect();
         match fits.as_slice() {
             [] => Ok(None),
             [manifest] => self.image_by_manifest(manifest),

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use crate::store::crash::{self, Step};
 use crate::store::fault::fault;
+use crate::store::parts::{Merger, directory, erofs};
 use crate::store::publish::{Durability, Staged, publish};
 use crate::store::pull::PullGuard;
 use crate::store::{Sink, Store};
 use crate::sys::map::Map;
 use crate::tar::{self, Entry};
-use crate::tree::{Merger, Tree};
-use crate::{Digest, Error, Result, directory, erofs};
+use crate::tree::Tree;
+use crate::{Digest, Error, Result};
 
 /// The chain id of a whole chain; for an image without layers the digest of nothing.
 pub fn chain_id(chain: &[Digest]) -> Digest {
@@ -110,14 +111,13 @@ impl Store {
     fn unpack_tree(&self, id: &Digest, chain: &[Digest], tree: &Tree) -> Result<()> {
         let staged = Staged::directory(self.layout(), "tree")?;
         let rootfs = staged.path().join("rootfs");
-        fs::create_dir(&rootfs).map_err(|error| fault("create directory", &rootfs, error))?;
         let tars: Vec<PathBuf> = chain.iter().map(|diff_id| self.layer_path(diff_id)).collect();
         directory::unpack(tree, &tars, &rootfs, self.limits())?;
         crash::reached(Step::TreeStaged);
         let lease = staged.path().join(".lease");
         File::create(&lease).map_err(|error| fault("create", &lease, error))?;
-        // Thousands of small files: one syncfs instead of an fsync for each.
-        rustix::fs::syncfs(staged.as_file()).map_err(|error| fault("sync", staged.path(), error.into()))?;
+        // The unpacking ends with a syncfs; this is the rest of what the rename will publish.
+        staged.as_file().sync_all().map_err(|error| fault("fsync", staged.path(), error))?;
         publish_directory(staged, &self.layout().tree(id))?;
         crash::reached(Step::TreeRenamed);
         Ok(())

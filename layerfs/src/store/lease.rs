@@ -57,7 +57,8 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing("the index")),
             Err(error) => return Err(fault("open", &path, error)),
         };
-        let wait = Wait { at_most: LEASE_WAIT, what: &record.reference, hint: "a `celda gc` is running: try again" };
+        let wait =
+            Wait { at_most: LEASE_WAIT, what: &record.reference, hint: "a `celda gc` is running: try again" };
         lock::lock(&file, &path, Mode::Shared, &wait)?;
         if !lock::is_still_at(&file, &path) {
             return Err(missing("the index"));

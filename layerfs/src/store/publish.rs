@@ -166,7 +166,8 @@ pub(crate) fn sweep(layout: &Layout) -> Result<u64> {
     for item in fs::read_dir(&staging).map_err(|error| fault("list", &staging, error))? {
         let path = item.map_err(Error::io("list", &staging))?.path();
         let Ok(file) = open_to_lock(&path) else { continue };
-        if !lock::try_lock(&file, lock::Mode::Exclusive).unwrap_or(false) || !lock::is_still_at(&file, &path) {
+        if !lock::try_lock(&file, lock::Mode::Exclusive).unwrap_or(false) || !lock::is_still_at(&file, &path)
+        {
             continue;
         }
         let is_directory = file.metadata().is_ok_and(|metadata| metadata.is_dir());

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::io::Workshop;
+use crate::store::Store;
 use crate::store::crash::Step;
 use crate::store::fault::fault;
 use crate::store::lock::{self, Mode, Wait};
 use crate::store::publish::{self, Durability, publish, sync_directory};
 use crate::store::records::{self, ImageRecord, NameRecord};
-use crate::store::{Store, trash};
 use crate::{Digest, Error, Result};
 
 /// How long a pull waits for a gc that is running. A gc only unlinks; it takes milliseconds.
@@ -86,8 +86,11 @@ impl Store {
         if swept_bytes > 0 {
             tracing::info!(swept_bytes, "removed what an interrupted pull had left");
         }
-        let held =
-            Held { _lock: file, cancelled: CancelHandle::default(), workshop: Workshop::new(self.options.io) };
+        let held = Held {
+            _lock: file,
+            cancelled: CancelHandle::default(),
+            workshop: Workshop::new(self.options.io),
+        };
         Ok(PullGuard { held: Arc::new(held) })
     }
 
@@ -178,10 +181,5 @@ impl Store {
             return missing("the index", &self.lease_path(&record.chain_id));
         }
         Ok(())
-    }
-
-    /// Bytes on the disk of the layer's tar.
-    pub(crate) fn layer_disk_bytes(&self, diff_id: &Digest) -> u64 {
-        trash::bytes_of(&self.layer_path(diff_id))
     }
 }

@@ -43,10 +43,14 @@ impl Store {
             let Some(record) = self.image_by_id(name_or_id)? else {
                 return Err(Error::UnknownImage(name_or_id.into()));
             };
-            let names: Vec<_> = all_names.iter().filter(|(_, name)| name.manifest == record.manifest).collect();
+            let names: Vec<_> =
+                all_names.iter().filter(|(_, name)| name.manifest == record.manifest).collect();
             if names.len() > 1 && !force {
                 let list: Vec<&str> = names.iter().map(|(_, name)| name.reference.as_str()).collect();
-                let reason = format!("it has several names ({}); remove them one by one, or use --force", list.join(", "));
+                let reason = format!(
+                    "it has several names ({}); remove them one by one, or use --force",
+                    list.join(", ")
+                );
                 return Err(Error::ImageInUse { image: name_or_id.into(), reason });
             }
             self.remove_names(&names, Some(&record), force, &mut removed)?;
@@ -77,7 +81,8 @@ impl Store {
             && is_leased
             && !force
         {
-            let reason = "a container runs from it; stop the container first, or use --force to take its name only";
+            let reason =
+                "a container runs from it; stop the container first, or use --force to take its name only";
             return Err(Error::ImageInUse { image: record.reference.clone(), reason: reason.into() });
         }
         for (path, name) in names {

@@ -15,12 +15,13 @@ use crate::store::crash::{self, Step};
 use crate::store::fault::fault;
 use crate::store::index::chain_id;
 use crate::store::layout::digest_of_name;
+use crate::store::parts::erofs;
 use crate::store::publish::{Durability, publish, sync_directory};
 use crate::store::pull::PullGuard;
 use crate::store::records::ImageRecord;
 use crate::store::remove::unlink;
 use crate::store::{Sink, Store};
-use crate::{Digest, Result, erofs};
+use crate::{Digest, Result};
 
 /// Fetches again what `verify` found broken. The transports implement it.
 pub trait Heal {
@@ -28,13 +29,25 @@ pub trait Heal {
     ///
     /// # Errors
     /// Why the fetch failed; `verify` reports it and goes on.
-    fn fetch_layer(&self, store: &Store, guard: &PullGuard, image: &ImageRecord, layer: usize) -> Result<bool>;
+    fn fetch_layer(
+        &self,
+        store: &Store,
+        guard: &PullGuard,
+        image: &ImageRecord,
+        layer: usize,
+    ) -> Result<bool>;
 
     /// Fetches the manifest or config `blob` and puts it; `false` if this healer cannot.
     ///
     /// # Errors
     /// Why the fetch failed; `verify` reports it and goes on.
-    fn fetch_blob(&self, store: &Store, guard: &PullGuard, image: &ImageRecord, blob: &Digest) -> Result<bool>;
+    fn fetch_blob(
+        &self,
+        store: &Store,
+        guard: &PullGuard,
+        image: &ImageRecord,
+        blob: &Digest,
+    ) -> Result<bool>;
 }
 
 /// Heals nothing: what is broken is named.
@@ -132,8 +145,7 @@ impl Store {
     pub fn verify(&self, heal: &dyn Heal) -> Result<VerifyReport> {
         let guard = self.begin_pull()?;
         let images = self.image_records()?;
-        let mut verifier =
-            Verifier { store: self, guard, heal, images, report: VerifyReport::default() };
+        let mut verifier = Verifier { store: self, guard, heal, images, report: VerifyReport::default() };
         verifier.records()?;
         verifier.layers()?;
         verifier.blobs()?;
@@ -191,7 +203,7 @@ impl Verifier<'_> {
                 Some(reason) => {
                     unlink(&path)?;
                     crash::reached(Step::BrokenRemoved);
-                    self.heal_by(reason, || match wanted.by {
+                    healed(&reason, || match wanted.by {
                         Some((image, layer)) => self.heal.fetch_layer(self.store, &self.guard, image, layer),
                         None => Ok(false),
                     })
@@ -214,15 +226,6 @@ impl Verifier<'_> {
             Ok((actual, bytes)) if actual == *diff_id => (bytes, None),
             Ok((actual, bytes)) => (bytes, Some(format!("its bytes have {actual}"))),
             Err(error) => (0, Some(format!("cannot be read: {error}"))),
-        }
-    }
-
-    /// Runs a fetch and tells what came of it.
-    fn heal_by(&self, reason: String, fetch: impl FnOnce() -> Result<bool>) -> Outcome {
-        match fetch() {
-            Ok(true) => Outcome::Healed(format!("{reason}; fetched again")),
-            Ok(false) => Outcome::Broken(format!("{reason}; removed, the next pull fetches it again")),
-            Err(error) => Outcome::Broken(format!("{reason}; removed, fetching it again failed: {error}")),
         }
     }
 
@@ -249,7 +252,7 @@ impl Verifier<'_> {
                 Ok(None) => {
                     let reason = if path.exists() { "its bytes have another digest" } else { "missing" };
                     unlink(&path)?;
-                    self.heal_by(reason.into(), || match by.first() {
+                    healed(reason, || match by.first() {
                         Some(image) => self.heal.fetch_blob(self.store, &self.guard, image, &digest),
                         None => Ok(false),
                     })
@@ -296,7 +299,10 @@ impl Verifier<'_> {
             Err(error) => return Err(fault("read", &path, error)),
         };
         if let Some(layer) = chain.iter().find(|diff_id| !store.has_layer(diff_id)) {
-            return Ok((0, Outcome::Broken(format!("it cannot be checked: layer {layer} is broken or missing"))));
+            return Ok((
+                0,
+                Outcome::Broken(format!("it cannot be checked: layer {layer} is broken or missing")),
+            ));
         }
         let tree = store.merge(id, chain, HashMap::new())?;
         let right = store.index_bytes(id, chain, &tree)?;
@@ -327,5 +333,14 @@ impl Verifier<'_> {
         }
         self.store.build_index(&self.guard, chain, HashMap::new())?;
         Ok((0, Outcome::Healed("missing; unpacked again from its layers".into())))
+    }
+}
+
+/// Runs a fetch and tells what came of it.
+fn healed(reason: &str, fetch: impl FnOnce() -> Result<bool>) -> Outcome {
+    match fetch() {
+        Ok(true) => Outcome::Healed(format!("{reason}; fetched again")),
+        Ok(false) => Outcome::Broken(format!("{reason}; removed, the next pull fetches it again")),
+        Err(error) => Outcome::Broken(format!("{reason}; removed, fetching it again failed: {error}")),
     }
 }
