@@ -193,9 +193,6 @@ pub enum Error {
         /// Who uses it and what to do.
         reason: String,
     },
-    /// A container directory of this id is there already.
-    #[error("container {0:?} exists already; choose another name, or `celda gc` if it is long dead")]
-    ContainerExists(String),
 }
 
 impl Error {

@@ -18,8 +18,8 @@ use crate::store::lock::{self, Mode, Wait};
 use crate::store::pull::open_store_lock;
 use crate::store::records::{self, ImageRecord, NameRecord};
 use crate::store::remove::unlink;
-use crate::store::{Store, publish, trash};
-use crate::{Digest, Result};
+use crate::store::{Store, publish, size};
+use crate::{Digest, Error, Result, mount};
 
 /// How long gc waits for pulls to end.
 const GC_WAIT: Duration = Duration::from_secs(5);
@@ -70,9 +70,7 @@ impl Store {
         self.sweep_layers(&marked, &mut report)?;
         crash::reached(Step::GcLayersSwept);
         self.sweep_blobs(&marked, &mut report)?;
-        let (containers, bytes) = self.sweep_containers()?;
-        report.containers = containers;
-        report.freed_bytes += bytes;
+        self.sweep_containers(&mut report)?;
         Ok(report)
     }
 
@@ -101,7 +99,7 @@ impl Store {
                 marked.blobs.extend([record.manifest, record.config]);
             } else {
                 let path = self.layout().image(&manifest);
-                report.freed_bytes += trash::bytes_of(&path);
+                report.freed_bytes += size::bytes_of(&path);
                 unlink(&path)?;
                 report.images.push(manifest);
             }
@@ -143,7 +141,7 @@ impl Store {
             }
             held.push(file);
         }
-        let freed_bytes = trash::bytes_of(&index);
+        let freed_bytes = size::bytes_of(&index);
         if freed_bytes > 0 {
             unlink(&index)?;
             report.freed_bytes += freed_bytes;
@@ -151,7 +149,7 @@ impl Store {
         }
         let tree = self.layout().tree(chain_id);
         if tree.exists() {
-            report.freed_bytes += trash::bytes_of_tree(&tree);
+            report.freed_bytes += size::bytes_of_tree(&tree);
             report.indexes_count += 1;
             self.discard_tree(&tree)?;
         }
@@ -182,7 +180,7 @@ impl Store {
         for (name, path) in self.files_in("layers/sha256")? {
             let Some(diff_id) = digest_of_name(&name, ".tar") else { continue };
             if !marked.layers.contains(&diff_id) {
-                report.freed_bytes += trash::bytes_of(&path);
+                report.freed_bytes += size::bytes_of(&path);
                 unlink(&path)?;
                 report.layers.push(diff_id);
             }
@@ -205,8 +203,25 @@ impl Store {
             }
         }
         for path in doomed {
-            report.freed_bytes += trash::bytes_of(&path);
+            report.freed_bytes += size::bytes_of(&path);
             unlink(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the writable layers that no process holds.
+    fn sweep_containers(&self, report: &mut GcReport) -> Result<()> {
+        let containers = self.layout().directory("containers");
+        for (id, path) in self.files_in("containers")? {
+            let bytes = size::bytes_of_tree(&path);
+            match mount::remove_container(&containers, &id) {
+                Ok(()) => {
+                    report.freed_bytes += bytes;
+                    report.containers.push(id);
+                }
+                Err(Error::LayerInUse { .. }) => {}
+                Err(error) => tracing::warn!(%error, "a dead container's writable layer was left behind"),
+            }
         }
         Ok(())
     }

@@ -82,10 +82,6 @@ impl Layout {
         let key = Digest::of(format!("{reference}|{platform}").as_bytes());
         self.root.join(format!("names/{}.json", key.hex()))
     }
-
-    pub(crate) fn container(&self, id: &str) -> PathBuf {
-        self.root.join("containers").join(id)
-    }
 }
 
 /// The digest a file of the store is named by: `<64 hex digits><suffix>`.

@@ -8,7 +8,7 @@
 //! ROOT/trees/<chain id>/rootfs        the same tree as directories, where the kernel cannot mount an index
 //! ROOT/names/<hash>.json              reference and platform -> manifest
 //! ROOT/images/<manifest>.json         all a run needs: config, layers, chain id
-//! ROOT/containers/<id>/{upper,work}   writable layers; `lock` is held while the container lives
+//! ROOT/containers/<id>/{upper,work}   writable layers; the flock of <id> is held while the container lives
 //! ROOT/staging/                       unpublished; swept at the next pull unless its flock is held
 //! ROOT/store.lock                     shared by pulls and verify, exclusive for gc
 //! ```
@@ -17,7 +17,6 @@
 //! layers. Every file is published by rename when whole, in the order leaves to names (layer, index, image, name),
 //! and removed in the reverse order, so a crash at any [`Step`] leaves whole images only.
 
-mod container;
 pub(crate) mod crash;
 pub(crate) mod fault;
 mod gc;
@@ -31,7 +30,7 @@ pub(crate) mod publish;
 mod pull;
 mod records;
 mod remove;
-mod trash;
+mod size;
 mod verify;
 
 #[cfg(test)]
@@ -50,7 +49,6 @@ use std::path::{Path, PathBuf};
 use crate::io::IoChoice;
 use crate::{Digest, Limits, Result};
 
-pub use container::{CONTAINER_ID_MAX_BYTES, ContainerDirectory};
 pub use crash::Step;
 pub use gc::GcReport;
 pub use images::NamedImage;

@@ -10,10 +10,11 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::directory::remove_path;
 use crate::store::crash::{self, Step};
 use crate::store::fault::fault;
 use crate::store::layout::Layout;
-use crate::store::{lock, trash};
+use crate::store::{lock, size};
 use crate::{Error, Result};
 
 /// How often a staging file is made anew because a sweeper took it between open and lock.
@@ -58,7 +59,7 @@ impl Staged {
                 Ok(()) => {}
                 // What is left of a dead process that had the same id.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    trash::remove_tree(&path).map_err(|error| fault("remove", &path, error))?;
+                    remove_path(&path).map_err(|error| fault("remove", &path, error))?;
                     fs::create_dir(&path).map_err(|error| fault("create directory", &path, error))?;
                 }
                 Err(error) => return Err(fault("create directory", &path, error)),
@@ -116,7 +117,7 @@ impl Drop for Staged {
             return;
         }
         let removed = match self.file.metadata() {
-            Ok(metadata) if metadata.is_dir() => trash::remove_tree(&self.path),
+            Ok(metadata) if metadata.is_dir() => remove_path(&self.path),
             _ => fs::remove_file(&self.path),
         };
         if let Err(error) = removed {
@@ -171,8 +172,8 @@ pub(crate) fn sweep(layout: &Layout) -> Result<u64> {
             continue;
         }
         let is_directory = file.metadata().is_ok_and(|metadata| metadata.is_dir());
-        swept_bytes += if is_directory { trash::bytes_of_tree(&path) } else { trash::bytes_of(&path) };
-        let removed = if is_directory { trash::remove_tree(&path) } else { fs::remove_file(&path) };
+        swept_bytes += if is_directory { size::bytes_of_tree(&path) } else { size::bytes_of(&path) };
+        let removed = if is_directory { remove_path(&path) } else { fs::remove_file(&path) };
         removed.map_err(|error| fault("remove", &path, error))?;
     }
     Ok(swept_bytes)
