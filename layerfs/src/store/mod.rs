@@ -41,6 +41,8 @@ mod full_disk_tests;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verify_tests;
 
 use std::fs;
 use std::io;
