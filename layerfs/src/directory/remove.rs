@@ -101,18 +101,15 @@ impl Removal<'_> {
         if delete_some(level, names)? {
             return Ok(true);
         }
-        let above = self.stack.len().checked_sub(2).and_then(|index| self.stack.get(index));
-        let above = above.map_or(self.parent, |level| level.directory.as_fd());
-        let Some(level) = self.stack.last() else { return Ok(false) };
-        match remove_directory(above, &level.name) {
-            Ok(()) => {
-                self.stack.pop();
-            }
-            Err(Errno::NOTEMPTY | Errno::EXIST) if level.passes_count < PASSES_COUNT => {
-                rustix::fs::seek(&level.directory, rustix::fs::SeekFrom::Start(0))?;
-                if let Some(level) = self.stack.last_mut() {
-                    level.passes_count += 1;
-                }
+        let Some(Level { directory, name, passes_count, .. }) = self.stack.pop() else { return Ok(false) };
+        drop(directory);
+        let above = self.stack.last().map_or(self.parent, |level| level.directory.as_fd());
+        match remove_directory(above, &name) {
+            Ok(()) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) if passes_count < PASSES_COUNT => {
+                let mut again = Level::open(above, name)?;
+                again.passes_count = passes_count + 1;
+                self.stack.push(again);
             }
             Err(errno) => return Err(errno.into()),
         }

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 
 use super::context::{Context, Refusal, Refused, VALUE_BYTES};
@@ -51,8 +52,9 @@ impl Ladder {
         match self.rung {
             Rung::FileBacked { directio, inode_share } => {
                 let direct = directio && reads == Reads::Direct && tars.iter().all(|tar| sector_reads(tar));
-                mount_files(index, tars, Options { direct, inode_share })
-                    .map_err(|refusal| refusal.at("mount index", index, VERIFY_HINT))
+                mount_files(index, tars, Options { direct, inode_share }).map_err(|refusal| {
+                    missing(tars).unwrap_or_else(|| refusal.at("mount index", index, VERIFY_HINT))
+                })
             }
             Rung::Loop => mount_loops(index, tars),
             Rung::Directory => clone_directory(index),
@@ -85,6 +87,11 @@ pub(super) fn mount_files(index: &Path, tars: &[PathBuf], options: Options) -> R
         context.flag("inode_share")?;
     }
     context.mount(MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+/// The error about the first tar that cannot be opened: the kernel does not say which one it was.
+fn missing(tars: &[PathBuf]) -> Option<Error> {
+    tars.iter().find_map(|tar| File::open(tar).err().map(Error::io("mount index with layer", tar)))
 }
 
 /// `path`, or a name of it in `/proc/self/fd` if it is too long for fsconfig(2).
@@ -127,6 +134,8 @@ pub(super) fn mount_loops(index: &Path, tars: &[PathBuf]) -> Result<OwnedFd> {
         for device in &devices {
             context.string("device", &device.path)?;
         }
+        // Without it the kernel opens the devices for writing, which a read-only loop device answers with EACCES.
+        context.flag("ro")?;
         context.mount(MountAttrFlags::MOUNT_ATTR_RDONLY)
     };
     mount().map_err(|refusal| refusal.at("mount index over loop devices", index, VERIFY_HINT))
@@ -141,7 +150,10 @@ pub(super) fn clone_directory(rootfs: &Path) -> Result<OwnedFd> {
         Ok(mount)
     };
     clone().map_err(|errno| {
-        let hint = "this takes CAP_SYS_ADMIN in the caller's user and mount namespace; `celda verify` checks the store";
+        let hint = match errno {
+            Errno::PERM => "run as root, or in a user and mount namespace of your own",
+            _ => VERIFY_HINT,
+        };
         Refusal::of(errno).at("mount directory", rootfs, hint)
     })
 }

@@ -15,6 +15,7 @@ use super::context::{Context, Refusal, Refused};
 use super::image::{Options, mount_files, mount_loops, sector_reads};
 use super::ladder::Rung;
 use super::overlay::OverlayAbilities;
+use crate::Error;
 use crate::tar::{FileData, Segment, Timestamp};
 use crate::tree::{Inode, InodeId, Kind, Tree};
 
@@ -92,7 +93,11 @@ fn by_files(tiny: &Tiny, options: Options) -> Result<OwnedFd, String> {
 
 /// The same over loop devices.
 fn by_loops(tiny: &Tiny) -> Result<OwnedFd, String> {
-    let mount = mount_loops(&tiny.index_path(), &[tiny.tar_path()]).map_err(|error| error.to_string())?;
+    let mount = mount_loops(&tiny.index_path(), &[tiny.tar_path()]).map_err(|error| match error {
+        Error::Io { action, source, .. } => format!("{action}: {source}"),
+        Error::Mount { source, .. } => source.to_string(),
+        other => other.to_string(),
+    })?;
     check_content(mount.as_fd())?;
     Ok(mount)
 }

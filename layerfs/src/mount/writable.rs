@@ -71,7 +71,10 @@ impl WritableLayer {
 /// # Errors
 /// [`Error::LayerInUse`] while a live process holds it, [`Error::Io`] where something cannot be deleted.
 pub fn remove_container(containers: &Path, id: &str) -> Result<()> {
-    let path = layer_path(containers, id)?;
+    remove_layer(layer_path(containers, id)?)
+}
+
+fn remove_layer(path: PathBuf) -> Result<()> {
     let lock = match open_directory(CWD, &path) {
         Ok(lock) => lock,
         Err(Errno::NOENT) => return Ok(()),
@@ -97,9 +100,7 @@ pub fn sweep_containers(containers: &Path) -> Result<usize> {
     let mut swept_count = 0;
     for entry in entries.take(SWEEP_COUNT) {
         let entry = entry.map_err(Error::io("read directory", containers))?;
-        let name = entry.file_name();
-        let Some(id) = name.to_str() else { continue };
-        match remove_container(containers, id) {
+        match remove_layer(entry.path()) {
             Ok(()) => swept_count += 1,
             Err(Error::LayerInUse { .. }) => {}
             Err(error) => tracing::warn!(%error, "a dead container's writable layer was left behind"),
@@ -123,9 +124,11 @@ fn make_locked(path: &Path) -> rustix::io::Result<OwnedFd> {
 
 /// `containers/<id>`, if the id is one plain file name.
 fn layer_path(containers: &Path, id: &str) -> Result<PathBuf> {
-    if id.is_empty() || id == "." || id == ".." || id.contains(['/', '\0']) {
-        let not_a_name =
-            std::io::Error::new(std::io::ErrorKind::InvalidInput, "a container id must be one file name");
+    if id.is_empty() || id.starts_with('.') || id.contains(['/', '\0']) {
+        let not_a_name = std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            "a container id must be one file name without a leading dot",
+        );
         return Err(Error::io("use container id", id)(not_a_name));
     }
     Ok(containers.join(id))
