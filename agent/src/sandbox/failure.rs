@@ -33,6 +33,12 @@ pub(super) fn check(steps: &[Step], report: &Report, program: &str, spawned: &Sp
     Err(SandboxError::Step { step: step_text, source, hint: hint(step, errno) })
 }
 
+/// Ends a child that nobody wants any more, and reaps it.
+pub(super) fn discard(spawned: &Spawned) {
+    let _ = rustix::process::pidfd_send_signal(&spawned.pidfd, rustix::process::Signal::KILL);
+    let _ = rustix::process::waitid(WaitId::PidFd(spawned.pidfd.as_fd()), WaitIdOptions::EXITED);
+}
+
 fn hint(step: &Step, errno: i32) -> &'static str {
     match (step, errno) {
         (Step::Place { .. }, libc_errno::ENOTDIR) => "; is one side a directory and the other a file?",

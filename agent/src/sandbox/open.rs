@@ -40,8 +40,6 @@ pub(super) struct Sync {
 pub(super) struct Opened {
     pub(super) table: Vec<(Slot, OwnedFd)>,
     pub(super) slots: Vec<i32>,
-    /// Descriptors of the child's side that more than one slot names.
-    pub(super) theirs: Vec<OwnedFd>,
     pub(super) ours: Ours,
 }
 
@@ -68,7 +66,7 @@ pub(super) fn all(draft: &Draft, given: Given, stdio: Stdio) -> Result<Opened> {
         *place = fd.as_raw_fd();
         table.push((*slot, fd));
     }
-    Ok(Opened { table, slots, theirs: Vec::new(), ours: opener.finish() })
+    Ok(Opened { table, slots, ours: opener.finish() })
 }
 
 fn broken(what: &str) -> SandboxError {

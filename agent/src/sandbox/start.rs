@@ -28,11 +28,23 @@ pub struct Plan {
     draft: Draft,
     rootfs: OwnedFd,
     stdio: Stdio,
-    cgroup: Option<CgroupDir>,
+    cgroup: Claim,
     network: Option<OwnedFd>,
     program: String,
     requested_at: Instant,
     planned_at: Instant,
+}
+
+/// The container's cgroup until the container has started: removed when it does not.
+#[derive(Debug)]
+struct Claim(Option<CgroupDir>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(cgroup) = self.0.take() {
+            let _ = cgroup.remove(); // the error that brought us here is the one to tell
+        }
+    }
 }
 
 /// Turns a request into a plan; nothing is opened or started.
@@ -42,6 +54,7 @@ pub struct Plan {
 pub fn plan(request: Request) -> Result<Plan> {
     let requested_at = Instant::now();
     let Request { id: _, spec, rootfs, stdio, cgroup, network, seccomp, init } = request;
+    let cgroup = Claim(cgroup);
     let terminal = if let Stdio::Terminal(size) = &stdio { Some(*size) } else { None };
     let is_on = |file: &str| std::fs::read_to_string(file).is_ok_and(|text| text.starts_with('Y'));
     let labels = if plan::wants_labels(&spec) {
@@ -88,38 +101,26 @@ impl Plan {
     /// step before it, [`SandboxError::Host`] for a path of the host, [`SandboxError::Parent`] for the rest. Nothing
     /// is left behind: the cgroup is removed too.
     pub fn start(self) -> Result<Container> {
-        let Self { draft, rootfs, stdio, cgroup, network, program, requested_at, planned_at } = self;
+        let Self { draft, rootfs, stdio, mut cgroup, network, program, requested_at, planned_at } = self;
         if rustix::process::geteuid().is_root() {
             rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
                 .map_err(|errno| SandboxError::parent("make the process non-dumpable")(errno.into()))?;
         }
         let given = Given { rootfs, network };
         let report = Report::new();
-        let started = open::all(&draft, given, stdio).and_then(|opened| {
-            let open::Opened { table, mut slots, theirs, ours } = opened;
-            let cgroup_fd = cgroup.as_ref().map(|cgroup| cgroup.fd().as_raw_fd());
-            let answer = spawn(&draft, &mut slots, &table, &report, cgroup_fd, &ours);
-            // The child's ends are closed here, so that pipes end when the container does.
-            drop((table, theirs));
-            let spawned = answer?;
-            failure::check(&draft.steps, &report, &program, &spawned)?;
-            Ok((spawned, ours))
-        });
-        let (spawned, ours) = match started {
-            Ok(started) => started,
-            Err(error) => {
-                if let Some(cgroup) = cgroup {
-                    let _ = cgroup.remove(); // the first error is the one to tell
-                }
-                return Err(error);
-            }
-        };
+        let open::Opened { table, mut slots, ours } = open::all(&draft, given, stdio)?;
+        let cgroup_fd = cgroup.0.as_ref().map(|cgroup| cgroup.fd().as_raw_fd());
+        let spawned = spawn(&draft, &mut slots, &table, &report, cgroup_fd, &ours);
+        drop(table); // the child's ends, so that pipes end when the container does
+        let spawned = spawned?;
+        failure::check(&draft.steps, &report, &program, &spawned)?;
+        let terminal = ours.channel.map(|channel| open::receive(channel.as_fd())).transpose();
+        let terminal = terminal.inspect_err(|_| failure::discard(&spawned))?;
         let Spawned { pid, pidfd, cloned_at, executed_at } = spawned;
-        let terminal = ours.channel.map(|channel| open::receive(channel.as_fd())).transpose()?;
         let [input, output, error] = ours.pipes;
         let pipes = Pipes { input, output, error };
         let timings = Timings::new(requested_at, planned_at, cloned_at, executed_at);
-        Ok(Container::new(pid, pidfd, terminal, pipes, cgroup, timings))
+        Ok(Container::new(pid, pidfd, terminal, pipes, cgroup.0.take(), timings))
     }
 }
 
@@ -162,10 +163,7 @@ fn spawn(
         });
         match (mapped, spawned) {
             (Err(error), Ok(spawned)) => {
-                let _ = rustix::process::waitid(
-                    rustix::process::WaitId::PidFd(spawned.pidfd.as_fd()),
-                    rustix::process::WaitIdOptions::EXITED,
-                );
+                failure::discard(&spawned);
                 Err(error)
             }
             (_, spawned) => spawned,

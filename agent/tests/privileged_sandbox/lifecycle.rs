@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 
-use celda::sandbox::{Exit, Stdio, TerminalSize, plan};
+use celda::sandbox::{Exit, Foreground, Stdio, TerminalSize, plan};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -103,6 +103,43 @@ fn privileged_a_terminal_is_the_containers_own() {
         let text = read_terminal(container.terminal().expect("a terminal"));
         assert_eq!(text, format!("33 77\nisatty\n{uid} 88\n/dev/pts/0\nx\n"), "init {init}");
         assert_eq!(container.wait().expect("wait"), Exit::Code(0));
+    }
+    assert_eq!(before, trace());
+}
+
+#[test]
+fn privileged_a_foreground_terminal_is_relayed_and_restored() {
+    let Some(_alone) = alone() else { return };
+    let before = trace();
+    {
+        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+        let user = rustix::pty::openpt(flags).expect("a pty");
+        rustix::pty::unlockpt(&user).expect("unlocked");
+        let terminal = rustix::pty::ioctl_tiocgptpeer(&user, flags).expect("its other side");
+        let modes = rustix::termios::tcgetattr(&terminal).expect("modes");
+        let rootfs = Rootfs::new();
+        let script = "read word; echo got $word; exec cat /etc/long";
+        rootfs.file("etc/long", 0o644, &b"0123456789abcde\n".repeat(1024));
+        let mut request = request(&rootfs, &spec(&["/bin/sh", "-c", script]));
+        request.stdio = Stdio::Terminal(TerminalSize { rows: 10, columns: 20 });
+        let foreground = Foreground::new().expect("signals held back");
+        let container = plan(request).expect("a plan").start().expect("started");
+        rustix::io::write(&user, b"hello\n").expect("typed");
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            let mut buffer = [0; 4096];
+            while text.matches("0123456789abcde").count() < 1024 {
+                let count = rustix::io::read(&user, &mut buffer).expect("read");
+                text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+            (text, user)
+        });
+        let exit = foreground.attend(container, Some(terminal.as_fd()), terminal.as_fd()).expect("attended");
+        assert_eq!(exit, Exit::Code(0));
+        let (text, _user) = reader.join().expect("read");
+        assert!(text.contains("got hello"), "{text}");
+        let after = rustix::termios::tcgetattr(&terminal).expect("modes");
+        assert_eq!(format!("{modes:?}"), format!("{after:?}"));
     }
     assert_eq!(before, trace());
 }

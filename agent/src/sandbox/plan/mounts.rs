@@ -1,12 +1,12 @@
 //! Mounts: filesystems made detached, then moved in one after the other; masks and read-only paths over them.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, Mount, Spec};
 
 use super::builder::{Draft, Open, target, text};
-use super::namespaces::{Namespaces, State};
+use super::namespaces::{Namespaces, State, maps};
 use super::options::{self, MS_PRIVATE, MS_REC, MountOptions};
 use crate::sandbox::error::{Result, SandboxError};
 use crate::sandbox::step::{Slot, Step};
@@ -50,13 +50,14 @@ pub(super) fn prepare<'a>(
     let mut known = Known::default();
     let mut prepared = Vec::with_capacity(mounts.len());
     for mount in mounts {
-        prepared.push(prepare_one(draft, mount, namespaces, &mut known)?);
+        prepared.push(prepare_one(draft, spec, mount, namespaces, &mut known)?);
     }
     Ok((prepared, known))
 }
 
 fn prepare_one<'a>(
     draft: &mut Draft,
+    spec: &Spec,
     mount: &'a Mount,
     namespaces: &Namespaces,
     known: &mut Known,
@@ -90,6 +91,12 @@ fn prepare_one<'a>(
         let slot = draft.open(bind("/sys".into(), &read_only));
         return Ok(Prepared { mount, slot, what: "the host's /sys".to_owned(), propagation });
     }
+    let mut parsed = parsed;
+    if kind == "devpts" && namespaces.user == State::New {
+        parsed
+            .parameters
+            .retain(|(key, value)| key.as_c_str() != c"gid" || is_mapped(spec, value.as_deref()));
+    }
     let slot = new_filesystem(draft, mount, kind, parsed)?;
     match kind {
         "proc" => known.proc = Some(slot),
@@ -98,6 +105,13 @@ fn prepare_one<'a>(
         _ => {}
     }
     Ok(Prepared { mount, slot, what: kind.to_owned(), propagation })
+}
+
+/// True when a group is in a range of the new user namespace: the terminals' usual group 5 need not be.
+fn is_mapped(spec: &Spec, group: Option<&CStr>) -> bool {
+    let group = group.and_then(|group| group.to_str().ok()).and_then(|group| group.parse().ok());
+    let ranges = spec.linux().as_ref().and_then(|linux| linux.gid_mappings().as_deref()).unwrap_or_default();
+    group.is_some_and(|group| maps(ranges, group))
 }
 
 fn bind(source: std::path::PathBuf, options: &MountOptions) -> Open {
