@@ -19,7 +19,6 @@ mod tests;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 #[cfg(feature = "ring")]
@@ -114,6 +113,7 @@ pub(crate) type Returns = SyncSender<Vec<u8>>;
 /// The I/O paths of one pull or verify. The ring's thread starts with its first use and ends with the workshop.
 #[derive(Debug)]
 pub(crate) struct Workshop {
+    #[cfg(feature = "ring")]
     choice: IoChoice,
     #[cfg(feature = "ring")]
     ring: OnceLock<Option<ring::Ring>>,
@@ -121,7 +121,10 @@ pub(crate) struct Workshop {
 
 impl Workshop {
     pub(crate) fn new(choice: IoChoice) -> Self {
+        #[cfg(not(feature = "ring"))]
+        let _ = choice;
         Self {
+            #[cfg(feature = "ring")]
             choice,
             #[cfg(feature = "ring")]
             ring: OnceLock::new(),
@@ -155,14 +158,14 @@ impl Workshop {
     }
 
     /// The digest and length of a whole file.
-    pub(crate) fn hash(&self, file: File, path: &Path) -> io::Result<(Digest, u64)> {
+    pub(crate) fn hash(&self, file: File) -> io::Result<(Digest, u64)> {
         #[cfg(feature = "ring")]
         if self.choice != IoChoice::Threads
             && let Some(ring) = self.ring()
         {
-            return ring.hash(file, path);
+            return ring.hash(file);
         }
-        threads::hash(&file, path)
+        threads::hash(file)
     }
 }
 

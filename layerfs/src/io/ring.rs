@@ -11,7 +11,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -78,7 +77,7 @@ impl Ring {
     }
 
     /// Hashes a whole file, reading ahead as deep as there are buffers, past the page cache where that is possible.
-    pub(crate) fn hash(&self, file: File, _path: &Path) -> io::Result<(Digest, u64)> {
+    pub(crate) fn hash(&self, file: File) -> io::Result<(Digest, u64)> {
         use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
         if let Ok(flags) = fcntl_getfl(&file) {
             // EINVAL where the filesystem has no direct I/O: then the page cache it is.

@@ -5,7 +5,10 @@ use std::io;
 use std::sync::mpsc::sync_channel;
 
 use crate::Digest;
-use crate::io::{BUFFER_BYTES, IoChoice, Workshop, likely_cause};
+use crate::io::{BUFFER_BYTES, BlobWriter, IoChoice, Workshop, likely_cause, probe_ring};
+use crate::store::testing::{TestLayer, options, pull};
+use crate::store::{NoHeal, Sink, Store};
+use crate::sys::forbid::forbid_io_uring;
 
 #[test]
 fn both_paths_write_and_hash_the_same() {
@@ -23,7 +26,7 @@ fn both_paths_write_and_hash_the_same() {
             assert_eq!(writer.finish().expect("finished"), length as u64);
             assert_eq!(returned.iter().count(), length.div_ceil(BUFFER_BYTES), "every buffer comes back");
             assert!(std::fs::read(&path).expect("read") == content, "{choice} {length}");
-            let hashed = workshop.hash(File::open(&path).expect("open"), &path).expect("hashed");
+            let hashed = workshop.hash(File::open(&path).expect("open")).expect("hashed");
             assert_eq!(hashed, (Digest::of(&content), length as u64), "{choice} {length}");
         }
     }
@@ -59,7 +62,7 @@ fn many_files_at_once_share_one_ring() {
                 let path = place.join(seed.to_string());
                 let content = vec![seed; 5 * BUFFER_BYTES + usize::from(seed)];
                 std::fs::write(&path, &content).expect("write");
-                let hashed = workshop.hash(File::open(&path).expect("open"), &path).expect("hashed");
+                let hashed = workshop.hash(File::open(&path).expect("open")).expect("hashed");
                 assert_eq!(hashed.0, Digest::of(&content));
             });
         }
@@ -79,4 +82,26 @@ fn choices_are_read_as_they_are_written() {
         assert_eq!(choice.to_string().parse(), Ok(choice));
     }
     assert!("uring".parse::<IoChoice>().is_err());
+}
+
+#[test]
+fn where_the_ring_is_forbidden_threads_do_its_work() {
+    use rustix::io::Errno;
+    for errno in [Errno::PERM, Errno::NOSYS, Errno::ACCESS, Errno::INVAL, Errno::NOMEM] {
+        let thread = std::thread::spawn(move || {
+            // For this thread and those it starts.
+            forbid_io_uring(errno.raw_os_error()).expect("a filter");
+            let probe = probe_ring();
+            assert!(!probe.is_available && probe.reason.contains(": "), "{probe:?}");
+            let place = tempfile::tempdir().expect("temporary directory");
+            let (returns, _returned) = sync_channel(1);
+            let file = File::create(place.path().join("file")).expect("create");
+            assert!(matches!(Workshop::new(IoChoice::Ring).writer(file, returns), BlobWriter::Threads(_)));
+            let store = Store::open(&place.path().join("store"), options(IoChoice::Ring, Sink::Index))
+                .expect("opens");
+            pull(&store, "a:1", &[TestLayer::new(1, 3_000_000)]).expect("pulled");
+            assert!(store.verify(&NoHeal).expect("verified").is_good());
+        });
+        thread.join().expect("the test passes");
+    }
 }

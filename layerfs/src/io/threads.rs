@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::Advice;
@@ -41,14 +40,14 @@ impl Writer {
 }
 
 /// Hashes a whole file. The kernel's readahead keeps the disk busy meanwhile.
-pub(crate) fn hash(file: &File, _path: &Path) -> io::Result<(Digest, u64)> {
+pub(crate) fn hash(mut file: File) -> io::Result<(Digest, u64)> {
     // Advice only: reading works without.
-    let _ = rustix::fs::fadvise(file, 0, None, Advice::Sequential);
+    let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut bytes = 0;
     loop {
-        match (&*file).read(&mut buffer) {
+        match file.read(&mut buffer) {
             Ok(0) => return Ok((hasher.finish(), bytes)),
             Ok(count) => {
                 hasher.update(&buffer[..count]);

@@ -222,7 +222,7 @@ impl Verifier<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (0, Some("missing".into())),
             Err(error) => return (0, Some(format!("cannot be opened: {error}"))),
         };
-        match self.guard.workshop().hash(file, path) {
+        match self.guard.workshop().hash(file) {
             Ok((actual, bytes)) if actual == *diff_id => (bytes, None),
             Ok((actual, bytes)) => (bytes, Some(format!("its bytes have {actual}"))),
             Err(error) => (0, Some(format!("cannot be read: {error}"))),

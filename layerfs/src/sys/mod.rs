@@ -1,6 +1,8 @@
 //! The only place for `unsafe` and raw `libc` calls: the syscalls that no safe wrapper of our dependencies has.
 #![allow(unsafe_code)]
 
+#[cfg(test)]
+pub(crate) mod forbid;
 pub mod loop_device;
 pub mod map;
 pub mod mount_setattr;
