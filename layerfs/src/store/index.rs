@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 
 use crate::store::crash::{self, Step};
 use crate::store::fault::fault;
-use crate::store::parts::{Merger, directory, erofs};
 use crate::store::publish::{Durability, Staged, publish};
 use crate::store::pull::PullGuard;
 use crate::store::{Sink, Store};
 use crate::sys::map::Map;
 use crate::tar::{self, Entry};
-use crate::tree::Tree;
-use crate::{Digest, Error, Result};
+use crate::tree::{Merger, Tree};
+use crate::{Digest, Error, Result, directory, erofs};
 
 /// The chain id of a whole chain; for an image without layers the digest of nothing.
 pub fn chain_id(chain: &[Digest]) -> Digest {

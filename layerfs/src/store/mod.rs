@@ -25,7 +25,6 @@ mod index;
 pub(crate) mod layout;
 mod lease;
 pub(crate) mod lock;
-mod parts;
 pub(crate) mod publish;
 mod pull;
 mod records;

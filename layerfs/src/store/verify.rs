@@ -15,13 +15,12 @@ use crate::store::crash::{self, Step};
 use crate::store::fault::fault;
 use crate::store::index::chain_id;
 use crate::store::layout::digest_of_name;
-use crate::store::parts::erofs;
 use crate::store::publish::{Durability, publish, sync_directory};
 use crate::store::pull::PullGuard;
 use crate::store::records::ImageRecord;
 use crate::store::remove::unlink;
 use crate::store::{Sink, Store};
-use crate::{Digest, Result};
+use crate::{Digest, Result, erofs};
 
 /// Fetches again what `verify` found broken. The transports implement it.
 pub trait Heal {
