@@ -8,19 +8,31 @@
 //! Nothing is written before [`Built::prepare`]; `build` itself only reads /etc/passwd, /etc/group and what the
 //! image has at its volumes' mount points.
 
+mod build;
+pub mod config;
+mod copy_up;
+mod env;
 pub mod error;
+mod files;
 pub mod flags;
+mod mounts;
 pub mod prepare;
+mod process;
+mod resources;
+mod security;
+mod signal;
 pub mod size;
 pub mod volume;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::sandbox::caps::CapSet;
 
+pub use build::build;
+pub use config::ImageConfig;
 pub use error::SpecError;
 pub use flags::{Network, RunFlags, SecurityOpt};
-pub use prepare::{Built, Step};
+pub use prepare::{Built, SeccompChoice, Step};
 
 /// The default size of /dev/shm (Docker's).
 pub const SHM_BYTES: u64 = 64 << 20;
@@ -49,8 +61,6 @@ impl FlagError {
 /// What a container's spec takes from the machine and from the process that starts it.
 #[derive(Debug, Clone)]
 pub struct Host {
-    /// `RUN/containers/<id>`: where its hosts, hostname and resolv.conf are written.
-    pub run_dir: PathBuf,
     /// `ROOT/containers/<id>`: where its anonymous volumes are.
     pub container_dir: PathBuf,
     /// `ROOT/volumes`: where named volumes are.
@@ -63,4 +73,24 @@ pub struct Host {
     pub caps: CapSet,
     /// The kernel's version, for profiles with `minKernel`.
     pub kernel: (u32, u32),
+}
+
+impl Host {
+    /// This machine and this process, for the container whose directory is `container_dir` in the store `root`.
+    pub fn here(root: &Path, container_dir: &Path) -> Self {
+        let uname = rustix::system::uname();
+        let release = uname.release().to_string_lossy().into_owned();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        let caps = rustix::thread::capabilities(None).map_or(0, |sets| sets.permitted.bits());
+        Self {
+            container_dir: container_dir.to_owned(),
+            volumes_dir: root.join("volumes"),
+            hostname: uname.nodename().to_string_lossy().into_owned(),
+            env: std::env::vars_os()
+                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+                .collect(),
+            caps: CapSet::from_bits(caps),
+            kernel: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
+        }
+    }
 }

@@ -1,23 +1,34 @@
-//! What must be on the host before a container's mounts can be made: a list, and its execution.
+//! What must be there before a container starts: a list, and its execution.
+//!
+//! The root filesystem is hostile: every path in it is resolved inside it (`openat2` with `RESOLVE_IN_ROOT`), and
+//! only regular files are opened for writing, as an image may have a device of the host's by any name.
 
-use std::path::PathBuf;
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::{SpecError, copy_up};
 
 /// One thing to lay out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// A directory and its parents, where there is none.
-    Directory {
+    /// A directory of the host and its parents, where there is nothing.
+    HostDirectory {
         /// Where.
         path: PathBuf,
         /// Its permissions, if it is made.
         mode: u32,
     },
-    /// A file with these bytes, in place of what is there.
-    File {
-        /// Where.
-        path: PathBuf,
+    /// A file of the root filesystem with these bytes, in place of what is there.
+    ImageFile {
+        /// Where: absolute, one directory deep.
+        path: &'static str,
         /// What is in it.
         bytes: Vec<u8>,
     },
@@ -32,6 +43,17 @@ pub enum Step {
     },
 }
 
+/// Which system call filter was asked for. It is compiled apart from the spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeccompChoice {
+    /// None.
+    Unconfined,
+    /// celda's own, which allows what Docker's allows.
+    Builtin,
+    /// That of a file.
+    File(PathBuf),
+}
+
 /// A spec, and what it needs.
 #[derive(Debug, Clone)]
 pub struct Built {
@@ -41,4 +63,145 @@ pub struct Built {
     pub steps: Vec<Step>,
     /// How the container is asked to stop: a signal number.
     pub stop_signal: i32,
+    /// The filter that was asked for.
+    pub seccomp: SeccompChoice,
+}
+
+impl Built {
+    /// Lays out what the spec needs, in `rootfs` and on the host.
+    ///
+    /// # Errors
+    /// [`SpecError::Io`] with the path.
+    pub fn prepare(&self, rootfs: BorrowedFd<'_>) -> Result<(), SpecError> {
+        for step in &self.steps {
+            match step {
+                Step::HostDirectory { path, mode } => host_directory(path, *mode)?,
+                Step::ImageFile { path, bytes } => {
+                    image_file(rootfs, path, bytes).map_err(SpecError::io("write the container's", *path))?
+                }
+                Step::Volume { path, image_path, copy_up } => volume(rootfs, path, image_path, *copy_up)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn host_directory(path: &Path, mode: u32) -> Result<(), SpecError> {
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(SpecError::io("create the bind mount's source", path))
+}
+
+fn image_file(rootfs: BorrowedFd<'_>, path: &str, bytes: &[u8]) -> io::Result<()> {
+    let (directory, name) = path.trim_start_matches('/').split_once('/').unwrap_or(("", path));
+    let parent = match open_directory(rootfs, directory) {
+        Err(Errno::NOENT) => {
+            rustix::fs::mkdirat(rootfs, directory, Mode::from_raw_mode(0o755))?;
+            open_directory(rootfs, directory)?
+        }
+        other => other?,
+    };
+    let write = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let replace = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => true,
+        Err(errno) => return Err(errno.into()),
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => false,
+        Ok(_) => {
+            rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+            true
+        }
+    };
+    let flags = if replace { write | OFlags::CREATE | OFlags::EXCL } else { write | OFlags::TRUNC };
+    let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
+    fs::File::from(file).write_all(bytes)
+}
+
+fn open_directory(rootfs: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { "." } else { path };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(
+        rootfs,
+        path,
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
+/// A new volume becomes visible by a rename, with all its content or not at all.
+fn volume(rootfs: BorrowedFd<'_>, path: &Path, image_path: &str, copy_up: bool) -> Result<(), SpecError> {
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(parent).map_err(SpecError::io("create directory", parent))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let staging = parent.join(format!(".{name}.{}", std::process::id()));
+    fs::create_dir(&staging).map_err(SpecError::io("create the volume", &staging))?;
+    let filled = if copy_up { fill(rootfs, image_path, &staging) } else { Ok(()) };
+    let published = filled.and_then(|()| match fs::rename(&staging, path) {
+        // Another container made the volume first: its content is the one that counts.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&staging),
+        other => other,
+    });
+    published.map_err(|error| {
+        let _ = fs::remove_dir_all(&staging);
+        SpecError::io("fill the volume", path)(error)
+    })
+}
+
+fn fill(rootfs: BorrowedFd<'_>, image_path: &str, into: &Path) -> io::Result<()> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::openat2(rootfs, image_path, flags, Mode::empty(), resolve) {
+        Ok(source) => copy_up::directory(source, into),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd as _;
+
+    fn rootfs(directory: &Path) -> OwnedFd {
+        rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("opened")
+    }
+
+    #[test]
+    fn a_link_in_the_image_does_not_lead_out_of_it() {
+        let host = tempfile::tempdir().expect("a directory");
+        let root = tempfile::tempdir().expect("a directory");
+        std::os::unix::fs::symlink(host.path(), root.path().join("etc")).expect("linked");
+        assert!(image_file(rootfs(root.path()).as_fd(), "/etc/hosts", b"x").is_err());
+        assert_eq!(fs::read_dir(host.path()).expect("listed").count(), 0);
+
+        let root = tempfile::tempdir().expect("a directory");
+        fs::create_dir(root.path().join("etc")).expect("made");
+        let victim = host.path().join("victim");
+        fs::write(&victim, "untouched").expect("written");
+        std::os::unix::fs::symlink(&victim, root.path().join("etc/hosts")).expect("linked");
+        image_file(rootfs(root.path()).as_fd(), "/etc/hosts", b"mine").expect("written");
+        assert_eq!(fs::read_to_string(&victim).expect("read"), "untouched");
+        assert_eq!(fs::read_to_string(root.path().join("etc/hosts")).expect("read"), "mine");
+    }
+
+    #[test]
+    fn a_volume_takes_the_images_content_once() {
+        let root = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(root.path().join("data/below")).expect("made");
+        fs::write(root.path().join("data/below/file"), "content").expect("written");
+        let volumes = tempfile::tempdir().expect("a directory");
+        let path = volumes.path().join("v");
+        let rootfs = rootfs(root.path());
+        volume(rootfs.as_fd(), &path, "/data", true).expect("made");
+        assert_eq!(fs::read_to_string(path.join("below/file")).expect("read"), "content");
+        fs::remove_file(path.join("below/file")).expect("removed");
+        volume(rootfs.as_fd(), &path, "/data", true).expect("there");
+        assert!(!path.join("below/file").exists());
+        assert_eq!(fs::read_dir(volumes.path()).expect("listed").count(), 1);
+    }
 }

@@ -1,0 +1,108 @@
+//! The filesystems of a container: Docker's default set, then `--tmpfs`, the image's volumes and `-v`.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Mount, MountBuilder};
+
+use super::config::ImageConfig;
+use super::flags::RunFlags;
+use super::prepare::Step;
+use super::process::internal;
+use super::volume::{VolumeSource, clean_destination};
+use super::{Host, SHM_BYTES, SpecError};
+
+/// Mounts that flags and the image's volumes may add.
+const MOUNTS_COUNT_MAX: usize = 1024;
+
+/// The mounts in the order in which they are made, and what must be laid out for them.
+pub(super) fn mounts(
+    config: &ImageConfig,
+    flags: &RunFlags,
+    host: &Host,
+) -> Result<(Vec<Mount>, Vec<Step>), SpecError> {
+    let mut mounts = defaults(flags)?;
+    let mut steps = Vec::new();
+    let mut taken: Vec<String> = Vec::new();
+    for tmpfs in &flags.tmpfs {
+        mounts.push(mount(&tmpfs.destination, "tmpfs", "tmpfs", tmpfs.options.clone())?);
+        taken.push(tmpfs.destination.clone());
+    }
+    for volume in &flags.volumes {
+        let (source, step) = match &volume.source {
+            VolumeSource::Host(path) => {
+                (PathBuf::from(path), Step::HostDirectory { path: path.into(), mode: 0o755 })
+            }
+            VolumeSource::Named(name) => volume_step(host.volumes_dir.join(name), volume, volume.copy_up),
+            VolumeSource::Anonymous => volume_step(anonymous(host, taken.len()), volume, volume.copy_up),
+        };
+        let mut options = vec!["rbind".to_owned(), volume.propagation.to_owned()];
+        options.push(if volume.read_only { "ro" } else { "rw" }.to_owned());
+        mounts.push(mount(&volume.destination, "bind", &source.to_string_lossy(), options)?);
+        steps.push(step);
+        taken.push(volume.destination.clone());
+    }
+    for destination in config.volumes.iter().flat_map(|volumes| volumes.keys()) {
+        let destination = clean_destination(destination)
+            .map_err(|why| SpecError::Image { field: "Volumes", why: format!("{destination:?}: {why}") })?;
+        if taken.contains(&destination) {
+            continue;
+        }
+        let path = anonymous(host, taken.len());
+        steps.push(Step::Volume { path: path.clone(), image_path: destination.clone(), copy_up: true });
+        let options = ["rbind", "rprivate", "rw"].map(str::to_owned).to_vec();
+        mounts.push(mount(&destination, "bind", &path.to_string_lossy(), options)?);
+        taken.push(destination);
+    }
+    if taken.len() > MOUNTS_COUNT_MAX {
+        let why = format!("{} volumes and tmpfs, more than {MOUNTS_COUNT_MAX}", taken.len());
+        return Err(SpecError::Conflict { what: "mounts".into(), why });
+    }
+    // A mount below another must come after it; the sort is stable, so equal depths keep their order.
+    mounts.sort_by_key(|mount| mount.destination().components().count());
+    Ok((mounts, steps))
+}
+
+fn volume_step(path: PathBuf, volume: &super::volume::Volume, copy_up: bool) -> (PathBuf, Step) {
+    let step = Step::Volume { path: path.clone(), image_path: volume.destination.clone(), copy_up };
+    (path, step)
+}
+
+fn anonymous(host: &Host, number: usize) -> PathBuf {
+    host.container_dir.join("volumes").join(number.to_string())
+}
+
+/// What `docker run` mounts in each container.
+fn defaults(flags: &RunFlags) -> Result<Vec<Mount>, SpecError> {
+    let shm = flags.shm_size.map_or(SHM_BYTES, |size| size.0);
+    let sys = if flags.privileged { "rw" } else { "ro" };
+    let table: [(&str, &str, &str, String); 7] = [
+        ("/proc", "proc", "proc", "nosuid,noexec,nodev".into()),
+        ("/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k".into()),
+        ("/dev/pts", "devpts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5".into()),
+        ("/sys", "sysfs", "sysfs", format!("nosuid,noexec,nodev,{sys}")),
+        ("/sys/fs/cgroup", "cgroup", "cgroup", format!("nosuid,noexec,nodev,relatime,{sys}")),
+        ("/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev".into()),
+        ("/dev/shm", "tmpfs", "shm", format!("nosuid,noexec,nodev,mode=1777,size={shm}")),
+    ];
+    let hidden = |destination: &str| {
+        flags.volumes.iter().any(|volume| volume.destination == destination)
+            || flags.tmpfs.iter().any(|tmpfs| tmpfs.destination == destination)
+    };
+    table
+        .into_iter()
+        .filter(|(destination, ..)| !hidden(destination))
+        .map(|(destination, kind, source, options)| {
+            mount(destination, kind, source, options.split(',').map(str::to_owned).collect())
+        })
+        .collect()
+}
+
+fn mount(destination: &str, kind: &str, source: &str, options: Vec<String>) -> Result<Mount, SpecError> {
+    MountBuilder::default()
+        .destination(destination)
+        .typ(kind)
+        .source(source)
+        .options(options)
+        .build()
+        .map_err(|error| internal("mounts", &error))
+}
