@@ -187,7 +187,7 @@ fn modes_that_keep_their_owner_out_do_not_keep_a_tree_alive() {
     let top = store.path().join("top");
     fs::create_dir_all(top.join("work/work/in")).unwrap();
     for locked in ["work/work", "work"] {
-        fs::set_permissions(top.join(locked), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(top.join(locked), fs::Permissions::from_mode(0o000)).unwrap();
     }
     let parent = fs::File::open(store.path()).unwrap();
     remove_tree(parent.as_fd(), OsStr::new("top")).unwrap();

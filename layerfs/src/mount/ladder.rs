@@ -121,7 +121,7 @@ impl Ladder {
     /// Linux 6.15 overlayfs takes no detached lower mounts). The thread must then be one that mounts nothing else
     /// and from which the container is cloned.
     pub fn needs_private_namespace(&self) -> bool {
-        !self.overlay.detached_lower && self.rung != Rung::Directory
+        self.overlay.usable && !self.overlay.detached_lower
     }
 
     /// The run directory given to [`load`](Self::load).

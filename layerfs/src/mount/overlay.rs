@@ -1,6 +1,6 @@
 //! The container's root: the image beneath, a writable layer above, one overlay mount.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
@@ -8,9 +8,12 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 use serde::{Deserialize, Serialize};
 
-use super::context::{Context, Refusal, Refused, VALUE_BYTES};
+use super::context::{Context, Refusal, Refused};
 use super::ladder::Ladder;
+use crate::sys::mount_setattr::{MountAttributes, mount_setattr};
 use crate::{Error, Result};
+
+const IDMAP_HINT: &str = "user namespaces need Linux 6.15 and a store on a filesystem with id-mapped mounts";
 
 const OVERLAY_HINT: &str = "`celda info` shows what this kernel's overlayfs takes";
 
@@ -38,46 +41,82 @@ impl Ladder {
     /// # Errors
     /// [`Error::Mount`] with the kernel's text.
     pub fn overlay(&self, lower: BorrowedFd<'_>, upper: Option<&Path>) -> Result<OwnedFd> {
+        self.overlay_mapped(lower, upper, None)
+    }
+
+    /// [`overlay`](Self::overlay) for a container with a user namespace of its own: owners are shown as that
+    /// namespace maps them. What the container writes is stored with the owners it has on the host. Takes Linux 6.15
+    /// and the initial user namespace.
+    ///
+    /// # Errors
+    /// [`Error::Mount`] with the kernel's text; `EINVAL` where a filesystem beneath cannot be id-mapped.
+    pub fn overlay_mapped(
+        &self,
+        lower: BorrowedFd<'_>,
+        upper: Option<&Path>,
+        user_namespace: Option<BorrowedFd<'_>>,
+    ) -> Result<OwnedFd> {
+        let mapped = match user_namespace {
+            Some(namespace) => Some(
+                map_ids(lower, namespace)
+                    .map_err(|refusal| refusal.at("map the ids of image", Path::new("/"), IDMAP_HINT))?,
+            ),
+            None => None,
+        };
+        let shown = mapped.as_ref().map_or(lower, |mapped| mapped.as_fd());
         let Some(layer) = upper else {
-            return duplicate(lower)
+            return duplicate(shown)
                 .map_err(|refusal| refusal.at("mount image again", Path::new("/"), OVERLAY_HINT));
         };
-        let attempt = |layer: &Path| -> Result<OwnedFd> {
-            let open = |name: &str| {
-                let path = layer.join(name);
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                rustix::fs::openat(CWD, &path, flags, Mode::empty())
-                    .map_err(|errno| Error::io("open", path)(errno.into()))
-            };
-            let (upper, work) = (open("upper")?, open("work")?);
-            inherit_root(lower, upper.as_fd()).map_err(Error::io("prepare", layer.join("upper")))?;
-            let layers = Layers { lower, upper: upper.as_fd(), work: work.as_fd(), path: layer };
-            mount_overlay(self, layers)
-                .map_err(|refusal| refusal.at("mount overlay with", layer, OVERLAY_HINT))
+        // Overlayfs takes only layers of the caller's namespace: moved to it first, then opened.
+        let point = if self.needs_private_namespace() {
+            let attached = attach_privately(shown, self.run());
+            Some(attached.map_err(|refusal| refusal.at("attach image for", layer, OVERLAY_HINT))?)
+        } else {
+            None
         };
-        attempt(layer)
+        let open = |name: &str| {
+            let path = layer.join(name);
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(CWD, &path, flags, Mode::empty())
+                .map_err(|errno| Error::io("open", path)(errno.into()))
+        };
+        let (upper, work) = (open("upper")?, open("work")?);
+        inherit_root(shown, upper.as_fd()).map_err(Error::io("prepare", layer.join("upper")))?;
+        let layers =
+            Layers { lower: shown, upper: upper.as_fd(), work: work.as_fd(), point: point.as_deref() };
+        mount_overlay(self, layers).map_err(|refusal| refusal.at("mount overlay with", layer, OVERLAY_HINT))
     }
 }
 
-/// The three layers of an overlay by fd, and where the upper two are.
+/// A detached clone of a mount with its ids mapped.
+fn map_ids(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> Refused<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let clone = rustix::mount::open_tree(mount, "", flags).map_err(Refusal::of)?;
+    let attributes = MountAttributes { idmap: Some(namespace), ..MountAttributes::default() };
+    mount_setattr(clone.as_fd(), attributes).map_err(Refusal::of)?;
+    Ok(clone)
+}
+
+/// The three layers of an overlay.
 #[derive(Clone, Copy)]
 struct Layers<'a> {
     lower: BorrowedFd<'a>,
     upper: BorrowedFd<'a>,
     work: BorrowedFd<'a>,
-    path: &'a Path,
+    /// Where `lower` is attached, on kernels that take no detached one.
+    point: Option<&'a Path>,
 }
 
 fn mount_overlay(ladder: &Ladder, layers: Layers<'_>) -> Refused<OwnedFd> {
     let context = Context::open("overlay")?;
-    if ladder.needs_private_namespace() {
-        let point = attach_privately(layers.lower, ladder.run())?;
-        context.string("lowerdir+", &point)?;
-    } else {
-        set_layer(&context, ladder, "lowerdir+", layers.lower, None)?;
+    match layers.point {
+        Some(point) => context.string("lowerdir+", point)?,
+        None => set_layer(&context, ladder, "lowerdir+", layers.lower)?,
     }
-    set_layer(&context, ladder, "upperdir", layers.upper, Some(&layers.path.join("upper")))?;
-    set_layer(&context, ladder, "workdir", layers.work, Some(&layers.path.join("work")))?;
+    set_layer(&context, ladder, "upperdir", layers.upper)?;
+    set_layer(&context, ladder, "workdir", layers.work)?;
     context.flag("volatile")?;
     context.string("xino", "auto")?;
     if ladder.overlay.user_xattrs {
@@ -87,23 +126,12 @@ fn mount_overlay(ladder: &Ladder, layers: Layers<'_>) -> Refused<OwnedFd> {
     context.mount(MountAttrFlags::empty())
 }
 
-/// Gives a layer by fd where the kernel takes it, by path otherwise.
-fn set_layer(
-    context: &Context,
-    ladder: &Ladder,
-    key: &str,
-    layer: BorrowedFd<'_>,
-    path: Option<&Path>,
-) -> Refused<()> {
+/// Gives a layer by fd where the kernel takes it, by the fd's name in /proc otherwise.
+fn set_layer(context: &Context, ladder: &Ladder, key: &str, layer: BorrowedFd<'_>) -> Refused<()> {
     if ladder.overlay.layers_by_fd {
         return context.fd(key, layer);
     }
-    use std::os::fd::AsRawFd as _;
-    use std::os::unix::ffi::OsStrExt as _;
-    match path {
-        Some(path) if path.as_os_str().as_bytes().len() < VALUE_BYTES => context.string(key, path),
-        _ => context.string(key, format!("/proc/self/fd/{}", layer.as_raw_fd())),
-    }
+    context.string(key, format!("/proc/self/fd/{}", layer.as_raw_fd()))
 }
 
 /// Another detached mount of the same tree.

@@ -15,9 +15,10 @@ use super::context::{Context, Refusal, Refused};
 use super::image::{Options, mount_files, mount_loops, sector_reads};
 use super::ladder::Rung;
 use super::overlay::OverlayAbilities;
-use crate::Error;
+use crate::erofs::{self, Device};
 use crate::tar::{FileData, Segment, Timestamp};
 use crate::tree::{Inode, InodeId, Kind, Tree};
+use crate::{Digest, Error};
 
 /// Content of the one file of the tiny image.
 const CONTENT: &[u8] = b"celda reads this through the mount";
@@ -178,13 +179,10 @@ impl Tiny {
 fn tiny_image(root: &Path) -> std::io::Result<Tiny> {
     let mut tar = vec![0; TAR_BYTES as usize];
     tar[CONTENT_OFFSET as usize..][..CONTENT.len()].copy_from_slice(CONTENT);
-    let index = tiny_index(&tiny_tree())?;
+    let device = Device { tar_bytes: TAR_BYTES, diff_id: Digest::of(&tar) };
+    let index =
+        erofs::write(&tiny_tree(), &[device], &mut |_, _, _| Ok(())).map_err(std::io::Error::other)?;
     Ok(Tiny { index: nameless(root, "index", &index)?, tar: nameless(root, "tar", &tar)? })
-}
-
-/// The index of the tiny tree.
-fn tiny_index(_tree: &Tree) -> std::io::Result<Vec<u8>> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// A file with these bytes in the filesystem of `root`, already unlinked.
@@ -260,9 +258,11 @@ fn probe_overlay(root: &Path, lower: Option<BorrowedFd<'_>>, why: &mut Vec<Strin
              a filesystem with extended attributes and d_type, Linux 5.11 has it"
         )),
     }
+    let clone = super::image::clone_directory(&scratch.join("lower")).ok();
+    let detached = lower.or(clone.as_ref().map(|clone| clone.as_fd()));
     found.detached_lower =
-        found.usable && lower.is_some_and(|lower| plain(found.layers_by_fd, Some(lower)).is_ok());
-    if found.usable && lower.is_some() && !found.detached_lower {
+        found.usable && detached.is_some_and(|lower| plain(found.layers_by_fd, Some(lower)).is_ok());
+    if found.usable && !found.detached_lower {
         why.push(
             "overlays need a private mount namespace for the image: Linux 6.15 takes detached mounts"
                 .to_owned(),
