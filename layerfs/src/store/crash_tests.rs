@@ -96,17 +96,22 @@ fn child() {
     job.run(&store).expect("nothing but the kill ends it");
 }
 
-fn die(root: &Path, step: Step, job: Job, io: IoChoice, sink: Sink) {
-    let status = Command::new(std::env::current_exe().expect("own path"))
+/// This test executable, told to do one job.
+fn child_command(root: &Path, job: Job, io: IoChoice, sink: Sink) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("own path"));
+    command
         .args(["store::crash_tests::child", "--exact", "--nocapture", "--test-threads=1"])
         .env(ROOT, root)
         .env(JOB, format!("{job:?}"))
         .env(IO, io.to_string())
         .env(SINK, format!("{sink:?}"))
-        .env("CELDA_CRASH_AT", format!("{step:?}"))
-        .stdout(std::process::Stdio::null())
-        .status()
-        .expect("the test runs itself");
+        .stdout(std::process::Stdio::null());
+    command
+}
+
+fn die(root: &Path, step: Step, job: Job, io: IoChoice, sink: Sink) {
+    let mut command = child_command(root, job, io, sink);
+    let status = command.env("CELDA_CRASH_AT", format!("{step:?}")).status().expect("the test runs itself");
     assert_eq!(status.signal(), Some(9), "{step:?} was not reached: {status}");
 }
 
@@ -213,4 +218,23 @@ fn a_sweep_spares_what_a_living_process_stages() {
     assert_eq!(staged(&store).len(), 1);
     begun.feed(&layer.blob).expect("fed");
     begun.finish().expect("published");
+}
+
+#[test]
+fn processes_that_pull_the_same_image_at_once_all_get_it() {
+    for sink in [Sink::Index, Sink::Directory] {
+        let place = tempfile::tempdir().expect("temporary directory");
+        let store = store_at(place.path(), IoChoice::Threads, sink);
+        let children: Vec<_> = [IoChoice::Threads, IoChoice::Ring, IoChoice::Auto, IoChoice::Threads]
+            .into_iter()
+            .map(|io| child_command(place.path(), Job::Pull, io, sink).spawn().expect("the test runs itself"))
+            .collect();
+        for mut child in children {
+            assert!(child.wait().expect("waited").success());
+        }
+        let image = store.image("a:1", PLATFORM).expect("read").expect("pulled");
+        drop(store.lease(&image).expect("whole"));
+        assert!(staged(&store).is_empty());
+        assert_eq!(store.files_in("layers/sha256").expect("listed").len(), 3);
+    }
 }

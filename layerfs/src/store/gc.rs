@@ -15,7 +15,7 @@ use crate::store::crash::{self, Step};
 use crate::store::fault::fault;
 use crate::store::layout::digest_of_name;
 use crate::store::lock::{self, Mode, Wait};
-use crate::store::pull::open_store_lock;
+use crate::store::pull::open_lock_file;
 use crate::store::records::{self, ImageRecord, NameRecord};
 use crate::store::remove::unlink;
 use crate::store::{Store, publish, size};
@@ -58,10 +58,12 @@ impl Store {
     /// [`crate::Error::Busy`] while a pull or verify runs, [`crate::Error::Record`] if a record is damaged: then
     /// nothing is freed, as its layers may be wanted.
     pub fn gc(&self) -> Result<GcReport> {
-        let (file, path) = open_store_lock(self)?;
+        let path = self.layout().store_lock();
+        let file = open_lock_file(&path)?;
         let hint = "a pull or a verify is in progress: run `celda gc` again when it is done";
         let wait = Wait { at_most: GC_WAIT, what: "the store", hint };
         lock::lock(&file, &path, Mode::Exclusive, &wait)?;
+        let _catalogue = self.lock_catalogue()?;
         let mut report = GcReport { freed_bytes: publish::sweep(self.layout())?, ..GcReport::default() };
         let marked = self.mark(&mut report)?;
         crash::reached(Step::GcRecordsSwept);

@@ -111,7 +111,10 @@ impl Store {
         let staged = Staged::directory(self.layout(), "tree")?;
         let rootfs = staged.path().join("rootfs");
         let tars: Vec<PathBuf> = chain.iter().map(|diff_id| self.layer_path(diff_id)).collect();
-        directory::unpack(tree, &tars, &rootfs, self.limits())?;
+        directory::unpack(tree, &tars, &rootfs, self.limits()).map_err(|error| match error {
+            Error::Io { action, path, source } => fault(action, &path, source),
+            other => other,
+        })?;
         crash::reached(Step::TreeStaged);
         let lease = staged.path().join(".lease");
         File::create(&lease).map_err(|error| fault("create", &lease, error))?;

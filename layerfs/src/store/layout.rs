@@ -45,6 +45,10 @@ impl Layout {
         self.root.join("store.lock")
     }
 
+    pub(crate) fn catalogue_lock(&self) -> PathBuf {
+        self.root.join("catalogue.lock")
+    }
+
     pub(crate) fn layer(&self, diff_id: &Digest) -> PathBuf {
         self.root.join(format!("layers/sha256/{}.tar", diff_id.hex()))
     }

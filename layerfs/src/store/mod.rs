@@ -11,6 +11,7 @@
 //! ROOT/containers/<id>/{upper,work}   writable layers; the flock of <id> is held while the container lives
 //! ROOT/staging/                       unpublished; swept at the next pull unless its flock is held
 //! ROOT/store.lock                     shared by pulls and verify, exclusive for gc
+//! ROOT/catalogue.lock                 exclusive while names and image records change
 //! ```
 //!
 //! Everything but `names` can be rebuilt: blobs and layers are fetched again, indexes and blob maps are made from

@@ -15,6 +15,9 @@ use crate::store::publish::{self, Durability, publish, sync_directory};
 use crate::store::records::{self, ImageRecord, NameRecord};
 use crate::{Digest, Error, Result};
 
+/// How long one process waits while another changes names: that takes a few fsyncs.
+const CATALOGUE_WAIT: Duration = Duration::from_secs(30);
+
 /// How long a pull waits for a gc that is running. A gc only unlinks; it takes milliseconds.
 const PULL_WAIT: Duration = Duration::from_secs(30);
 
@@ -60,16 +63,15 @@ impl PullGuard {
     }
 }
 
-pub(crate) fn open_store_lock(store: &Store) -> Result<(File, std::path::PathBuf)> {
-    let path = store.layout().store_lock();
-    let file = OpenOptions::new()
+/// Opens a lock file of the store, making it if it is missing.
+pub(crate) fn open_lock_file(path: &Path) -> Result<File> {
+    OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .open(&path)
-        .map_err(|error| fault("open", &path, error))?;
-    Ok((file, path))
+        .open(path)
+        .map_err(|error| fault("open", path, error))
 }
 
 impl Store {
@@ -79,7 +81,8 @@ impl Store {
     /// [`Error::Busy`] if a gc does not end, [`Error::NoPermission`] or [`Error::ReadOnly`] where the store may
     /// not be written.
     pub fn begin_pull(&self) -> Result<PullGuard> {
-        let (file, path) = open_store_lock(self)?;
+        let path = self.layout().store_lock();
+        let file = open_lock_file(&path)?;
         let wait = Wait { at_most: PULL_WAIT, what: "the store", hint: "a `celda gc` is running: try again" };
         lock::lock(&file, &path, Mode::Shared, &wait)?;
         let swept_bytes = publish::sweep(self.layout())?;
@@ -137,6 +140,7 @@ impl Store {
         record: &ImageRecord,
     ) -> Result<()> {
         self.check_whole(record)?;
+        let _catalogue = self.lock_catalogue()?;
         let layout = self.layout();
         let name_path = layout.name(name, platform);
         let image_path = layout.image(&record.manifest);
@@ -165,6 +169,16 @@ impl Store {
             sync_directory(&layout.directory("names"))?;
         }
         Ok(())
+    }
+
+    /// Keeps others from changing names and image records until the file is dropped: a name must not be given to
+    /// an image whose last name is just being taken.
+    pub(crate) fn lock_catalogue(&self) -> Result<File> {
+        let path = self.layout().catalogue_lock();
+        let file = open_lock_file(&path)?;
+        let wait = Wait { at_most: CATALOGUE_WAIT, what: "the list of images", hint: "try again" };
+        lock::lock(&file, &path, Mode::Exclusive, &wait)?;
+        Ok(file)
     }
 
     /// Names the first thing the image lacks.

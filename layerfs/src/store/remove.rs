@@ -32,6 +32,7 @@ impl Store {
     /// # Errors
     /// [`Error::UnknownImage`], [`Error::AmbiguousImage`], [`Error::ImageInUse`]; I/O errors of the store.
     pub fn remove(&self, name_or_id: &str, force: bool) -> Result<Removed> {
+        let _catalogue = self.lock_catalogue()?;
         let all_names = self.name_records()?;
         let by_name: BTreeSet<Digest> = all_names
             .iter()
