@@ -81,7 +81,9 @@ fn check(name: &str, text: &str, complaints: &mut Vec<String>) {
         }
     }
     // Taken apart so that this file does not complain about itself.
-    for place in [concat!("/wo", "rk/wt"), concat!("/wo", "rk/main"), concat!("/ho", "me/"), concat!("/ro", "ot/.")] {
+    for place in
+        [concat!("/wo", "rk/wt"), concat!("/wo", "rk/main"), concat!("/ho", "me/"), concat!("/ro", "ot/.")]
+    {
         if let Some(at) = text.find(place) {
             complain(text[..at].lines().count(), "a path of one machine");
         }

@@ -62,6 +62,10 @@ pub(super) fn all(draft: &Draft, given: Given, stdio: Stdio) -> Result<Opened> {
             *place = i32::from(*number);
             continue;
         }
+        if matches!(open, Open::GoWriter) {
+            *place = opener.go.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+            continue;
+        }
         let fd = opener.open(open)?;
         *place = fd.as_raw_fd();
         table.push((*slot, fd));
@@ -120,6 +124,7 @@ impl Opener {
             }
             Open::Bind { source, recursive, top, below } => bind(source, *recursive, *top, *below),
             Open::Device { path, device } => host_device(path, *device),
+            Open::GoWriter => Err(broken("pipes")),
             Open::Init => init::executable(),
             Open::Channel => {
                 let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);

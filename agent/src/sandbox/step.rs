@@ -55,6 +55,7 @@ pub(crate) enum Step {
     AwaitIdMap {
         ready: Slot,
         go: Slot,
+        writer: Slot,
     },
     AssumeRoot {
         groups: bool,

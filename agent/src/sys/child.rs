@@ -67,7 +67,9 @@ pub(super) unsafe extern "C" fn run(child: *mut c_void) -> ! {
 fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
     let slots = &mut child.slots;
     match step {
-        Step::AwaitIdMap { ready, go } => child_process::await_id_map(slots.get(*ready)?, slots.get(*go)?),
+        Step::AwaitIdMap { ready, go, writer } => {
+            child_process::await_id_map(slots.get(*ready)?, slots.get(*go)?, slots.get(*writer)?)
+        }
         Step::AssumeRoot { groups } => child_process::assume_root(*groups),
         Step::Join { flag, from, .. } => {
             calls::call_plain(libc::SYS_setns, [slots.get(*from)? as usize, *flag as usize]).map(drop)

@@ -19,13 +19,12 @@ const PROCESSOR_MASK_BYTES: usize = 1024;
 const CAPABILITIES_END: usize = 64;
 
 /// Tells the parent that the user namespace is there, and waits until its maps are written.
-pub(super) fn await_id_map(ready: i32, go: i32) -> Answer {
+pub(super) fn await_id_map(ready: i32, go: i32, writer: i32) -> Answer {
+    calls::close(writer); // so that a parent that is gone is the end of the pipe
     calls::write_all(ready, &[1])?;
     let mut byte = [0];
-    match calls::read(go, &mut byte)? {
-        1 => Ok(()),
-        _ => Err(libc::ECANCELED),
-    }
+    let count = calls::read(go, &mut byte)?;
+    if (count, byte) == (1, [1]) { Ok(()) } else { Err(libc::ECANCELED) }
 }
 
 /// Takes id 0 of the user namespace, so that what is made from here on belongs to its root.

@@ -33,6 +33,8 @@ pub(crate) enum Open {
     Ready,
     /// The pipe on which it hears that the maps are written.
     Go,
+    /// The parent's end of that pipe, which the child closes: it must hear when the parent is gone.
+    GoWriter,
 }
 
 /// Steps and what they need.

@@ -226,7 +226,8 @@ fn plan_user(draft: &mut Draft, linux: &Linux) -> Result<()> {
     let gid = id_map("linux.gidMappings", linux.gid_mappings().as_deref().unwrap_or_default())?;
     draft.id_maps = Some([uid, gid]);
     let (ready, go) = (draft.open(Open::Ready), draft.open(Open::Go));
-    draft.step(Step::AwaitIdMap { ready, go });
+    let writer = draft.open(Open::GoWriter);
+    draft.step(Step::AwaitIdMap { ready, go, writer });
     draft.step(Step::AssumeRoot { groups: true });
     Ok(())
 }
