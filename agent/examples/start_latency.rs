@@ -1,38 +1,68 @@
 //! Start latency of a container of one static busybox, in this process, warm.
 //!
-//! `cargo run --release -p celda --example start_latency -- [N] [pool|inline|host] [bare]`
+//! `cargo run --release -p celda --example start_latency -- [N] [pool|inline|host] [bare|full] [THREADS]`
 //!
 //! `pool`, `inline` and `host` say where the network namespace comes from; `bare` leaves out masks, read-only paths and
 //! the filesystems that only some programs need. Prints percentiles, in microseconds, of request to plan, to clone, to
-//! execve, and of a whole cycle with teardown.
+//! execve, and of a whole cycle with teardown; then cycles per second of all threads together.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Instant;
 
 use celda::sandbox::{NetworkNamespaces, Request, Stdio, plan};
+use oci_spec::runtime::Spec;
 use rustix::mount::OpenTreeFlags;
 use serde_json::{Value, json};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+type Columns = [Vec<u64>; 4];
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let count: usize = arguments.next().map_or(Ok(500), |text| text.parse())?;
     let network = arguments.next().unwrap_or_else(|| "inline".to_owned());
     let bare = arguments.next().as_deref() == Some("bare");
+    let threads_count: usize = arguments.next().map_or(Ok(1), |text| text.parse())?;
     let root = tempfile::tempdir()?;
     for name in ["bin", "dev", "proc", "sys"] {
         std::fs::create_dir(root.path().join(name))?;
     }
     std::fs::copy("/bin/busybox", root.path().join("bin/busybox"))?;
-    let spec = serde_json::from_value(spec(&network, bare))?;
-    let pool = if network == "pool" { Some(NetworkNamespaces::new(8)?) } else { None };
-    let mut columns: [Vec<u64>; 4] = Default::default();
+    let spec: Spec = serde_json::from_value(spec(&network, bare))?;
+    let begin = Instant::now();
+    let results: Vec<Result<Columns, Failure>> = std::thread::scope(|scope| {
+        let one = || cycles(count, root.path(), &spec, network == "pool");
+        let threads: Vec<_> = (0..threads_count).map(|_| scope.spawn(one)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err("a thread panicked".into())))
+            .collect()
+    });
+    let elapsed = begin.elapsed();
+    let mut columns = Columns::default();
+    for result in results {
+        for (all, mut one) in columns.iter_mut().zip(result?) {
+            all.append(&mut one);
+        }
+    }
+    for (name, column) in ["planned", "cloned", "executed", "cycle"].iter().zip(&mut columns) {
+        column.sort_unstable();
+        let at = |percent: usize| column.get(column.len() * percent / 100).copied().unwrap_or(0);
+        println!("{name:9} p10 {:6} p50 {:6} p90 {:6} p99 {:6}", at(10), at(50), at(90), at(99));
+    }
+    println!("{:.0} cycles per second", (count * threads_count) as f64 / elapsed.as_secs_f64());
+    Ok(())
+}
+
+fn cycles(count: usize, root: &Path, spec: &Spec, pooled: bool) -> Result<Columns, Failure> {
+    let pool = if pooled { Some(NetworkNamespaces::new(8)?) } else { None };
+    let mut columns = Columns::default();
     for _ in 0..count {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let rootfs: OwnedFd = rustix::mount::open_tree(rustix::fs::CWD, root.path(), flags)?;
+        let rootfs: OwnedFd = rustix::mount::open_tree(rustix::fs::CWD, root, flags)?;
         let network = pool.as_ref().map(NetworkNamespaces::take).transpose()?;
-        let spec: &oci_spec::runtime::Spec = &spec;
-        let spec = spec.clone();
-        let (id, stdio) = ("bench".to_owned(), Stdio::Inherit);
+        let (id, spec, stdio) = ("bench".to_owned(), spec.clone(), Stdio::Inherit);
         let begin = Instant::now();
         let request = Request { id, spec, rootfs, stdio, cgroup: None, network, seccomp: None, init: false };
         let container = plan(request)?.start()?;
@@ -44,12 +74,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             column.push(value);
         }
     }
-    for (name, column) in ["planned", "cloned", "executed", "cycle"].iter().zip(&mut columns) {
-        column.sort_unstable();
-        let at = |percent: usize| column.get(column.len() * percent / 100).copied().unwrap_or(0);
-        println!("{name:9} p10 {:6} p50 {:6} p90 {:6} p99 {:6}", at(10), at(50), at(90), at(99));
-    }
-    Ok(())
+    Ok(columns)
 }
 
 fn spec(network: &str, bare: bool) -> Value {
