@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::Digest;
 
 /// What a function of this crate answers.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong between an image's name and its mounted root filesystem.
 ///
@@ -193,6 +193,44 @@ pub enum Error {
         /// Who uses it and what to do.
         reason: String,
     },
+    /// The image is not there, and nobody may be asked for it.
+    #[error(
+        "image {image} for {platform} is not in the store, and pulling was forbidden; `celda pull {image}` fetches it"
+    )]
+    NotPresent {
+        /// As the user would write it.
+        image: String,
+        /// For what it was wanted.
+        platform: String,
+    },
+    /// A build without the network.
+    #[error(
+        "image {image} is in a registry, and this build has no registry client; give an oci: or docker-archive: path"
+    )]
+    NoRegistries {
+        /// As the user would write it.
+        image: String,
+    },
+    /// An image could not be made of files of this machine.
+    #[error("pack into {layout}: {source}", layout = layout.display())]
+    Pack {
+        /// The layout's directory.
+        layout: PathBuf,
+        /// Why.
+        source: crate::pack::PackError,
+    },
+    /// A layout or an archive on this machine cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    Source {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        source: crate::transport::SourceError,
+    },
+    /// A registry did not give what was asked for.
+    #[cfg(feature = "registry")]
+    #[error(transparent)]
+    Registry(#[from] Box<crate::transport::registry::RegistryError>),
 }
 
 impl Error {

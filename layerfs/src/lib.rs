@@ -24,12 +24,15 @@ pub mod io;
 pub mod limits;
 pub mod manifest;
 pub mod mount;
+pub mod pack;
 pub mod platform;
 pub mod progress;
+pub mod pull;
 pub mod reference;
 pub mod store;
 pub mod sys;
 pub mod tar;
+pub mod transport;
 pub mod tree;
 
 pub use digest::Digest;

@@ -44,6 +44,5 @@ fn is_image(manifest: &Descriptor) -> bool {
         .platform
         .as_ref()
         .is_some_and(|platform| platform.os == "unknown" || platform.architecture == "unknown");
-    let document = manifest.media_type.is_empty() || media_type::is_document(&manifest.media_type);
-    document && !attestation && !unknown
+    media_type::is_document(&manifest.media_type) && !attestation && !unknown
 }

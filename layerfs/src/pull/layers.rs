@@ -1,0 +1,162 @@
+//! The layers of an image, taken in side by side.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::ingest::{Ingest, LayerSpec};
+use crate::manifest::Layer;
+use crate::progress::{Event, Progress};
+use crate::pull::PullOptions;
+use crate::pull::fetch::Resolved;
+use crate::reference::Reference;
+use crate::store::{PullGuard, Store};
+use crate::tar::Entry;
+use crate::transport::{Cancel, Source};
+use crate::{Digest, Error, Result};
+
+/// Compressed bytes between two reports of progress.
+const REPORT_EVERY_BYTES: u64 = 512 << 10;
+/// How often it is looked whether the pull was stopped.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A layer that is in the store.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) blob: Option<Digest>,
+    pub(super) blob_bytes: u64,
+    pub(super) tar_bytes: u64,
+    /// Those of a layer that was not there before.
+    pub(super) entries: Option<Vec<Entry>>,
+}
+
+/// What the workers share.
+struct Work<'a> {
+    store: &'a Store,
+    guard: &'a PullGuard,
+    source: &'a dyn Source,
+    reference: &'a Reference,
+    progress: &'a dyn Progress,
+    stop: &'a Cancel,
+    waiting: Mutex<VecDeque<&'a Layer>>,
+    taken: Mutex<HashMap<Digest, Taken>>,
+    failed: Mutex<Option<Error>>,
+}
+
+/// Takes in each layer that is not there, by at most as many threads as the options say.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn take_in(
+    store: &Store,
+    guard: &PullGuard,
+    source: &dyn Source,
+    reference: &Reference,
+    image: &Resolved,
+    options: &PullOptions,
+    progress: &Arc<dyn Progress>,
+    stop: &Cancel,
+) -> Result<HashMap<Digest, Taken>> {
+    let mut seen = HashSet::new();
+    // A layer may come several times in a chain; it is fetched once.
+    let waiting: VecDeque<&Layer> = image.layers.iter().filter(|layer| seen.insert(layer.diff_id)).collect();
+    let workers_count = options.workers().min(waiting.len());
+    let work = Work {
+        store,
+        guard,
+        source,
+        reference,
+        progress: progress.as_ref(),
+        stop,
+        waiting: Mutex::new(waiting),
+        taken: Mutex::default(),
+        failed: Mutex::default(),
+    };
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| work.watch(&is_done));
+        let workers: Vec<_> = (0..workers_count).map(|_| scope.spawn(|| work.run())).collect();
+        let joined = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>();
+        is_done.store(true, Ordering::Release);
+        watch.thread().unpark();
+        for panic in joined.into_iter().filter_map(std::result::Result::err) {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    match work.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(work.taken.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
+impl Work<'_> {
+    /// Passes a stop on to the store, whose waits and writes know nothing of ours.
+    fn watch(&self, is_done: &AtomicBool) {
+        while !is_done.load(Ordering::Acquire) {
+            if self.stop.is_cancelled() {
+                self.guard.cancel_handle().cancel();
+                return;
+            }
+            std::thread::park_timeout(LOOK_EVERY);
+        }
+    }
+
+    fn run(&self) {
+        while !self.stop.is_cancelled() {
+            let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(layer) = next else { return };
+            match self.take(layer) {
+                Ok(taken) => {
+                    self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.diff_id, taken);
+                }
+                Err(error) => {
+                    // Only the first failure is the reason; the later ones are its consequences.
+                    self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    self.stop.cancel();
+                }
+            }
+        }
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.get_or_insert_with(|| Error::Cancelled { what: format!("pull of {}", self.reference) });
+    }
+
+    fn take(&self, layer: &Layer) -> Result<Taken> {
+        let digest = layer.blob.digest;
+        let (taken, event) = match fetch_layer(self, layer)? {
+            (taken, true) => (taken, Event::LayerDone(digest)),
+            (taken, false) => (taken, Event::LayerPresent(digest)),
+        };
+        self.progress.event(event);
+        Ok(taken)
+    }
+}
+
+/// Takes one layer in; the second value tells whether it had to be fetched.
+fn fetch_layer(work: &Work<'_>, layer: &Layer) -> Result<(Taken, bool)> {
+    let blob = work.source.names_blobs().then_some(layer.blob.digest);
+    let label = format!("{} of {}", layer.blob.digest, work.reference);
+    let spec = LayerSpec { blob, diff_id: layer.diff_id, label };
+    let mut ingest = match work.store.ingest(work.guard, spec)? {
+        Ingest::AlreadyThere { tar_bytes } => {
+            let blob_bytes = layer.blob.size_bytes;
+            return Ok((Taken { blob, blob_bytes, tar_bytes, entries: None }, false));
+        }
+        Ingest::Started(ingest) => ingest,
+    };
+    let (mut bytes, mut reported) = (0, 0);
+    let report = |bytes, total| {
+        work.progress.event(Event::LayerProgress { layer: layer.blob.digest, bytes, total });
+    };
+    work.source.layer(&layer.blob, &mut |chunk| {
+        ingest.feed(chunk)?;
+        bytes += chunk.len() as u64;
+        if bytes - reported >= REPORT_EVERY_BYTES {
+            reported = bytes;
+            report(bytes, layer.blob.size_bytes);
+        }
+        Ok(())
+    })?;
+    report(bytes, layer.blob.size_bytes);
+    let done = ingest.finish()?;
+    let (blob, blob_bytes) = (blob, done.blob_bytes);
+    Ok((Taken { blob, blob_bytes, tar_bytes: done.tar_bytes, entries: Some(done.entries) }, true))
+}

@@ -1,0 +1,51 @@
+//! A registry that fails and lies in every way we could think of. Each way gives a clear error and publishes
+//! nothing, or is got over.
+#![cfg(feature = "registry")]
+#![allow(unreachable_pub, clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod server;
+
+mod authentication;
+mod documents;
+mod layers;
+mod network;
+
+use std::time::Duration;
+
+use celda_layerfs::pull::PullOptions;
+use celda_layerfs::transport::NetworkOptions;
+
+/// Options with the patience of a test.
+fn hasty() -> PullOptions {
+    let network = NetworkOptions {
+        stall: Duration::from_millis(400),
+        connect: Duration::from_secs(5),
+        retries_count: 2,
+        backoff: Duration::from_millis(2),
+        // A directory that has no config: nobody's own credentials are in play.
+        docker_config: None,
+        ..NetworkOptions::default()
+    };
+    PullOptions { network, ..common::always() }
+}
+
+/// [`hasty`], with blobs in ranges of this many bytes.
+fn ranged(range_bytes: u64) -> PullOptions {
+    let mut options = hasty();
+    options.network.range_bytes = range_bytes;
+    options
+}
+
+/// An image of one layer with half a megabyte in it.
+fn image() -> common::Image {
+    common::Image::of(&[common::tar("one", 500_000)])
+}
+
+/// Asserts that the error says all of `expected`.
+fn says(error: &str, expected: &[&str]) {
+    for part in expected {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+}
