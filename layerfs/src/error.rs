@@ -44,7 +44,7 @@ pub enum Error {
         /// Of which image.
         image: String,
         /// Why.
-        source: crate::manifest::ManifestError,
+        source: Box<crate::manifest::ManifestError>,
     },
     /// The kernel refused a step of making a mount.
     #[error(
@@ -217,7 +217,7 @@ pub enum Error {
         /// The layout's directory.
         layout: PathBuf,
         /// Why.
-        source: crate::pack::PackError,
+        source: Box<crate::pack::PackError>,
     },
     /// A layout or an archive on this machine cannot be read.
     #[error("{path}: {source}", path = path.display())]
@@ -225,7 +225,7 @@ pub enum Error {
         /// The directory or file.
         path: PathBuf,
         /// Why.
-        source: crate::transport::SourceError,
+        source: Box<crate::transport::SourceError>,
     },
     /// A registry did not give what was asked for.
     #[cfg(feature = "registry")]

@@ -88,7 +88,7 @@ fn interpreter(path: &Path, file: &File) -> Result<Option<PathBuf>, PackError> {
         }
         let at = |offset: usize| u64::from_le_bytes(entry[offset..offset + 8].try_into().unwrap_or_default());
         let (offset, bytes) = (at(8), at(32));
-        if bytes < 2 || bytes > INTERPRETER_BYTES_MAX {
+        if !(2..=INTERPRETER_BYTES_MAX).contains(&bytes) {
             return Err(bad("the path of its interpreter has no sensible length"));
         }
         let mut name = vec![0; usize::try_from(bytes).unwrap_or_default()];

@@ -22,7 +22,7 @@ const INDEX_BYTES_MAX: u64 = 4 << 20;
 const ZSTD_LEVEL: i32 = 3;
 
 pub(super) fn write(dir: &Path, tag: &str, options: &PackOptions, tree: &PackTree) -> Result<Packed> {
-    let failed = |source| Error::Pack { layout: dir.to_owned(), source };
+    let failed = |source| Error::Pack { layout: dir.to_owned(), source: Box::new(source) };
     let blobs = dir.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(Error::io("create directory", &blobs))?;
     // One writer at a time; readers need no lock, as all is renamed into place.
@@ -126,7 +126,7 @@ fn write_layer(
     let path = &staged.path;
     let file = File::create(path).map_err(Error::io("create", path))?;
     let counted = Counted::new(BufWriter::new(file));
-    let failed = |source| Error::Pack { layout: dir.to_owned(), source };
+    let failed = |source| Error::Pack { layout: dir.to_owned(), source: Box::new(source) };
     let io = || Error::io("write", path);
     let (counted, diff_id) = match compression {
         LayerCompression::Plain => {

@@ -80,7 +80,7 @@ pub struct Packed {
 /// # Errors
 /// [`Error::Pack`] for files that cannot be packed; I/O errors. The layout is as before then.
 pub fn pack(dir: &Path, tag: &str, options: &PackOptions) -> Result<Packed> {
-    let failed = |source| Error::Pack { layout: dir.to_owned(), source };
+    let failed = |source| Error::Pack { layout: dir.to_owned(), source: Box::new(source) };
     check(tag, options).map_err(failed)?;
     let tree = tree_of(options).map_err(failed)?;
     layout::write(dir, tag, options, &tree)

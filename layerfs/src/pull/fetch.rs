@@ -24,7 +24,7 @@ pub(super) struct Resolved {
 }
 
 pub(super) fn manifest_error(reference: &Reference, source: ManifestError) -> Error {
-    Error::Manifest { image: reference.to_string(), source }
+    Error::Manifest { image: reference.to_string(), source: Box::new(source) }
 }
 
 /// The manifest of an image, whose config was not looked at yet.

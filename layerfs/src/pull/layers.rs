@@ -78,7 +78,7 @@ pub(super) fn take_in(
         let joined = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>();
         is_done.store(true, Ordering::Release);
         watch.thread().unpark();
-        for panic in joined.into_iter().filter_map(std::result::Result::err) {
+        if let Some(panic) = joined.into_iter().find_map(std::result::Result::err) {
             std::panic::resume_unwind(panic);
         }
     });

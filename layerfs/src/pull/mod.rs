@@ -157,6 +157,3 @@ fn open(
         }
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -81,8 +81,10 @@ impl DockerArchive {
 
     fn manifest(&self, saved: &Saved) -> Result<Fetched> {
         let config = self.read(&saved.config)?;
-        let parsed = ImageConfig::parse(&config, &self.limits)
-            .map_err(|source| Error::Manifest { image: self.path.display().to_string(), source })?;
+        let parsed = ImageConfig::parse(&config, &self.limits).map_err(|source| Error::Manifest {
+            image: self.path.display().to_string(),
+            source: Box::new(source),
+        })?;
         let layers = saved.layers.as_deref().unwrap_or_default();
         if layers.len() != parsed.diff_ids.len() {
             let (has, wants) = (layers.len(), parsed.diff_ids.len());

@@ -105,5 +105,5 @@ pub(crate) fn verify_document(bytes: &[u8], descriptor: &Descriptor, what: &str)
 
 /// Shapes a [`SourceError`] into the crate's error.
 pub(crate) fn source_error(path: &Path, reason: SourceError) -> crate::Error {
-    crate::Error::Source { path: path.to_owned(), source: reason }
+    crate::Error::Source { path: path.to_owned(), source: Box::new(reason) }
 }

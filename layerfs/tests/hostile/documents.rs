@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::json;
 
 use crate::common::Place;
-use crate::server::{Server, head, respond};
+use crate::server::{Request, Server, head, respond};
 use crate::{hasty, image, says};
 
 #[test]
@@ -66,7 +66,7 @@ fn indexes_are_not_followed_forever() {
     (0..20).for_each(|_| image.wrap(None));
     let server = Server::good(image);
     says(&Place::new().refuses(&server.name(), &hasty()), &["nested more than 4 deep"]);
-    assert!(server.count(|request| request.is_manifest()) <= 6);
+    assert!(server.count(Request::is_manifest) <= 6);
 }
 
 #[test]

@@ -64,11 +64,9 @@ fn a_server_that_ignores_ranges_is_read_from_the_start() {
 
 #[test]
 fn lengths_that_lie_are_errors() {
-    let lies: [(&str, fn(usize) -> usize); 2] =
-        [("short", |length| length - 1000), ("long", |length| length + 1000)];
-    for (_, lie) in lies {
+    for by in [-1000, 1000] {
         let server = with_layer(move |_, _, blob, stream| {
-            head(stream, 200, &[("content-length", &lie(blob.len()).to_string())]);
+            head(stream, 200, &[("content-length", &(blob.len() as i64 + by).to_string())]);
             let _ = stream.write_all(blob);
             true
         });

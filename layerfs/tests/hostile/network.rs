@@ -7,7 +7,7 @@ use celda_layerfs::pull::{PullOptions, PullPolicy};
 use celda_layerfs::transport::Mirror;
 
 use crate::common::{Image, Place, tar};
-use crate::server::{Server, respond, stall};
+use crate::server::{Request, Server, respond, stall};
 use crate::{hasty, image, ranged, says};
 
 #[test]
@@ -15,9 +15,9 @@ fn a_good_registry_is_asked_once() {
     let (place, server) = (Place::new(), Server::good(image()));
     let record = place.pull(&server.name(), &hasty()).unwrap();
     assert_eq!(record.reference, server.name());
-    let blobs = server.count(|request| request.is_blob());
+    let blobs = server.count(Request::is_blob);
     assert_eq!(place.pull(&server.name(), &hasty()).unwrap(), record);
-    assert_eq!(server.count(|request| request.is_blob()), blobs, "what is there is not fetched");
+    assert_eq!(server.count(Request::is_blob), blobs, "what is there is not fetched");
     let before = server.count(|_| true);
     let missing = PullOptions { policy: PullPolicy::Missing, ..hasty() };
     assert_eq!(place.pull(&server.name(), &missing).unwrap(), record);
@@ -77,7 +77,7 @@ fn a_registry_that_says_come_back_tomorrow_is_not_waited_for() {
         request.is_manifest()
     });
     says(&Place::new().refuses(&server.name(), &hasty()), &["429", "come back in 86400 s"]);
-    assert_eq!(server.count(|request| request.is_manifest()), 1);
+    assert_eq!(server.count(Request::is_manifest), 1);
 }
 
 #[test]
@@ -148,10 +148,10 @@ fn mirrors_come_first_and_the_registry_last() {
     options.network.mirrors = vec![mirror(&broken), mirror(&good)];
     Place::new().pull(&origin.name(), &options).unwrap();
     assert_eq!(origin.count(|request| request.path != "/v2/"), 0);
-    assert!(good.count(|request| request.is_blob()) > 0);
+    assert!(good.count(Request::is_blob) > 0);
     options.network.mirrors = vec![mirror(&broken)];
     Place::new().pull(&origin.name(), &options).unwrap();
-    assert!(origin.count(|request| request.is_blob()) > 0);
+    assert!(origin.count(Request::is_blob) > 0);
 }
 
 #[test]

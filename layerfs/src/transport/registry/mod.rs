@@ -109,7 +109,7 @@ impl Registry {
                     at += 1;
                 }
                 Err(Attempt::Next(error)) => return Err(Box::new(error).into()),
-                Err(Attempt::Final(error)) => return Err(error),
+                Err(Attempt::Final(error)) => return Err(*error),
             }
         }
     }
@@ -133,7 +133,7 @@ impl Registry {
             match endpoint.interruptible(http::read_bounded(response, limit, self.network.stall)).await {
                 Ok(bytes) => return Ok((bytes, digest, media_type)),
                 Err(reason) => {
-                    endpoint.pause(&reason, &mut patience).await.map_err(|()| endpoint.fail(what, reason))?
+                    endpoint.pause(&reason, &mut patience).await.map_err(|()| endpoint.fail(what, reason))?;
                 }
             }
         }
@@ -183,7 +183,7 @@ impl Registry {
             while let Some(bytes) = span.chunks.blocking_recv() {
                 if let Err(error) = sink(&bytes) {
                     run.abort();
-                    return Err(Attempt::Final(error));
+                    return Err(Attempt::Final(Box::new(error)));
                 }
                 *delivered += bytes.len() as u64;
                 left -= bytes.len() as u64;
@@ -208,7 +208,7 @@ impl Registry {
 /// Why an endpoint did not answer, and whether another may.
 enum Attempt {
     Next(RegistryError),
-    Final(Error),
+    Final(Box<Error>),
 }
 
 impl Source for Registry {
@@ -229,7 +229,7 @@ impl Source for Registry {
             let fetched =
                 self.runtime().block_on(self.fetch(endpoint, &path, what, limit)).map_err(Attempt::Next)?;
             let (length, expected) = (fetched.0.len() as u64, descriptor.size_bytes);
-            verify_document(&fetched.0, descriptor, what).map_err(Attempt::Final)?;
+            verify_document(&fetched.0, descriptor, what).map_err(|error| Attempt::Final(Box::new(error)))?;
             if length != expected {
                 let reason = Reason::Length(format!("it has {length} bytes, its descriptor says {expected}"));
                 return Err(Attempt::Next(endpoint.fail(what, reason)));
@@ -243,7 +243,9 @@ impl Source for Registry {
         let mut delivered = 0;
         let asked = self.first(|endpoint| match self.layer_from(endpoint, blob, sink, &mut delivered) {
             // The sink has seen bytes of this endpoint; another's cannot be put behind them unseen.
-            Err(Attempt::Next(error)) if delivered > 0 => Err(Attempt::Final(Box::new(error).into())),
+            Err(Attempt::Next(error)) if delivered > 0 => {
+                Err(Attempt::Final(Box::new(Box::new(error).into())))
+            }
             other => other,
         });
         asked.map(|_| ())
