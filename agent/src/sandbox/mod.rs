@@ -24,6 +24,7 @@ pub mod rlimit;
 pub mod seccomp;
 mod start;
 pub(crate) mod step;
+mod userns;
 pub mod users;
 
 pub use container::{Container, Pipes, Timings};
@@ -33,3 +34,4 @@ pub use network::{NetworkNamespaces, POOL_COUNT_MAX, PreparingNetwork};
 pub use relay::{Foreground, resize, terminal_size};
 pub use request::{Request, Stdio, TerminalSize};
 pub use start::{Plan, plan};
+pub use userns::user_namespace;

@@ -11,10 +11,11 @@ use rustix::pipe::PipeFlags;
 
 use super::error::{Result, SandboxError};
 use super::init;
-use super::plan::builder::{Draft, Open};
+use super::plan::builder::{Bind, Draft, Open};
 use super::request::Stdio;
 use super::step::Slot;
-use crate::sys::{MountAttributes, set_attributes};
+use super::userns::user_namespace_of;
+use crate::sys::{map_ids, set_attributes};
 
 /// What the caller has opened already.
 pub(super) struct Given {
@@ -122,7 +123,7 @@ impl Opener {
                 rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
                     .map_err(|errno| SandboxError::host("open the namespace", path)(errno.into()))
             }
-            Open::Bind { source, recursive, top, below } => bind(source, *recursive, *top, *below),
+            Open::Bind(mount) => bind(mount),
             Open::Device { path, device } => host_device(path, *device),
             Open::GoWriter => Err(broken("pipes")),
             Open::Init => init::executable(),
@@ -159,8 +160,9 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 /// A detached clone of a part of the host's tree, with its attributes set before anyone can see it.
-fn bind(source: &Path, recursive: bool, top: MountAttributes, below: MountAttributes) -> Result<OwnedFd> {
-    let deep = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+fn bind(wanted: &Bind) -> Result<OwnedFd> {
+    let Bind { source, recursive, top, below, ids } = wanted;
+    let deep = if *recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | deep;
     let mount = rustix::mount::open_tree(rustix::fs::CWD, source, flags)
         .map_err(|errno| SandboxError::host("open the bind mount's source", source)(errno.into()))?;
@@ -168,9 +170,14 @@ fn bind(source: &Path, recursive: bool, top: MountAttributes, below: MountAttrib
         set_attributes(mount.as_fd(), recursive, attributes)
             .map_err(SandboxError::host("set the mount attributes of", source))
     };
-    set(true, below)?;
+    if let Some((maps, recursive)) = ids {
+        let namespace = user_namespace_of(maps)?;
+        map_ids(mount.as_fd(), namespace.as_fd(), *recursive)
+            .map_err(SandboxError::host("map the ids (can its filesystem do that?) of", source))?;
+    }
+    set(true, *below)?;
     if (top.set, top.clear) != (0, 0) {
-        set(false, top)?;
+        set(false, *top)?;
     }
     Ok(mount)
 }

@@ -7,9 +7,8 @@
 //! ```
 
 use std::fmt;
-use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::AtomicI32;
 use std::time::Instant;
 
 use super::cgroup::CgroupDir;
@@ -20,6 +19,7 @@ use super::open::{self, Given};
 use super::plan::builder::Draft;
 use super::plan::{self, Facts};
 use super::request::{Request, Stdio};
+use super::userns;
 use crate::sys::{self, Job, Report, Spawned};
 
 /// A container that is ready to be started; printed, it lists its steps.
@@ -154,7 +154,9 @@ fn spawn(
             sys::spawn(&mut job).map_err(clone_failed)
         });
         let mapped = match (&draft.id_maps, &ours.sync) {
-            (Some(maps), Some(sync)) => write_maps(maps, sync, &pid, &|| spawner.is_finished()),
+            (Some(maps), Some(sync)) => {
+                userns::write_maps(maps, sync, &pid, &|| spawner.is_finished(), &mut |_| Ok(true))
+            }
             _ => Ok(()),
         };
         let spawned = spawner.join().unwrap_or_else(|_| {
@@ -175,51 +177,4 @@ fn join_pid_namespace(namespace: BorrowedFd<'_>) -> Result<()> {
     let kind = Some(rustix::thread::LinkNameSpaceType::ProcessID);
     rustix::thread::move_into_link_name_space(namespace, kind)
         .map_err(|errno| SandboxError::parent("join the pid namespace")(errno.into()))
-}
-
-/// How often the wait for the child looks whether the clone has failed.
-const SYNC_POLL_MS: i64 = 20;
-
-/// Waits until the child has its user namespace, writes the maps, and lets it go on.
-fn write_maps(
-    maps: &[String; 2],
-    sync: &open::Sync,
-    pid: &AtomicI32,
-    clone_is_over: &dyn Fn() -> bool,
-) -> Result<()> {
-    let failed =
-        |action: &'static str| move |errno: rustix::io::Errno| SandboxError::parent(action)(errno.into());
-    let wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: SYNC_POLL_MS * 1_000_000 };
-    loop {
-        let mut fds = [rustix::event::PollFd::new(&sync.ready, rustix::event::PollFlags::IN)];
-        let count = rustix::event::poll(&mut fds, Some(&wait));
-        match count {
-            Ok(0) | Err(rustix::io::Errno::INTR) if clone_is_over() => return Ok(()), // the clone's error tells
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => break,
-            Err(errno) => return Err(failed("wait for the user namespace")(errno)),
-        }
-    }
-    let mut byte = [0];
-    let _ = std::fs::File::from(sync.ready.try_clone().map_err(SandboxError::parent("copy a pipe"))?)
-        .read(&mut byte);
-    let written = write_map_files(maps, pid.load(Relaxed));
-    let go = [u8::from(written.is_ok())];
-    let told = rustix::io::write(&sync.go, &go).map(drop).map_err(failed("let the child go on"));
-    written.and(told)
-}
-
-fn write_map_files(maps: &[String; 2], pid: i32) -> Result<()> {
-    let [uid, gid] = maps;
-    let file = |name: &str| format!("/proc/{pid}/{name}");
-    if !rustix::process::geteuid().is_root() {
-        // Without privilege the kernel takes a gid_map only from who gives up setgroups, user_namespaces(7).
-        let path = file("setgroups");
-        std::fs::write(&path, "deny").map_err(SandboxError::host("deny setgroups in", &path))?;
-    }
-    for (name, map) in [("uid_map", uid), ("gid_map", gid)] {
-        let path = file(name);
-        std::fs::write(&path, map).map_err(SandboxError::host("write the id map", &path))?;
-    }
-    Ok(())
 }

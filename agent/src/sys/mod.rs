@@ -24,7 +24,7 @@ mod report;
 mod spawn;
 mod strings;
 
-pub(crate) use mounts::{MountAttributes, set_attributes};
+pub(crate) use mounts::{MountAttributes, map_ids, set_attributes};
 pub(crate) use report::{DETAIL_AGENT, DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, Report};
 pub(crate) use spawn::{Job, Spawned, loopback_up, spawn};
 pub(crate) use strings::Strings;

@@ -61,3 +61,29 @@ fn privileged_a_user_namespace_has_its_ranges() {
     assert!(error.to_string().contains("id map"), "{error}");
     assert_eq!(before, trace());
 }
+
+#[test]
+fn privileged_mounts_are_id_mapped() {
+    let Some(_alone) = alone() else { return };
+    let before = trace();
+    let host = tempfile::tempdir().expect("a directory");
+    std::fs::write(host.path().join("f"), "").expect("write");
+    let mut spec = spec(&["/bin/stat", "-c", "%u:%g", "/v/f"]);
+    let mount = json!({"destination": "/v", "source": host.path(), "options": ["bind"],
+        "uidMappings": [{"containerID": 0, "hostID": 4000, "size": 10}],
+        "gidMappings": [{"containerID": 0, "hostID": 5000, "size": 10}]});
+    spec["mounts"].as_array_mut().expect("a list").push(mount);
+    match try_run(&Rootfs::new(), &spec) {
+        Ok((text, _)) => assert_eq!(text, "4000:5000\n"),
+        // Not every filesystem that a test may find under /tmp can map ids.
+        Err(error) => assert!(error.to_string().contains("map the ids"), "{error}"),
+    }
+    let ranges: Vec<oci_spec::runtime::LinuxIdMapping> =
+        serde_json::from_value(json!([{"containerID": 5, "hostID": 1, "size": 2}])).expect("ranges");
+    let namespace = celda::sandbox::user_namespace(&ranges, &ranges).expect("a user namespace");
+    drop(namespace);
+    let overlap: Vec<_> = ranges.iter().chain(&ranges).copied().collect();
+    assert!(celda::sandbox::user_namespace(&overlap, &ranges).is_err());
+    assert!(celda::sandbox::user_namespace(&[], &ranges).is_err());
+    assert_eq!(before, trace());
+}

@@ -10,6 +10,20 @@ use crate::sys::MountAttributes;
 /// Components that a path of the container may have.
 const COMPONENTS_COUNT_MAX: usize = 128;
 
+/// A clone of a directory or file of the host.
+#[derive(Debug)]
+pub(crate) struct Bind {
+    pub(crate) source: PathBuf,
+    /// With all that is mounted below.
+    pub(crate) recursive: bool,
+    /// For the mount itself.
+    pub(crate) top: MountAttributes,
+    /// For it and all below.
+    pub(crate) below: MountAttributes,
+    /// Ids of the files as the container sees them: `uid_map` and `gid_map`, for the mount or for all below too.
+    pub(crate) ids: Option<([String; 2], bool)>,
+}
+
 /// What the parent opens, or is given, before the child is born.
 #[derive(Debug)]
 pub(crate) enum Open {
@@ -22,7 +36,7 @@ pub(crate) enum Open {
     /// A namespace to be joined.
     Namespace(PathBuf),
     /// A clone of a directory or file of the host.
-    Bind { source: PathBuf, recursive: bool, top: MountAttributes, below: MountAttributes },
+    Bind(Bind),
     /// A clone of a device node of the host, which must be this device.
     Device { path: PathBuf, device: u64 },
     /// The reaper's executable.

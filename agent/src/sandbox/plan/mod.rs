@@ -88,6 +88,8 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
     Ok(draft)
 }
 
+pub(crate) use namespaces::id_map;
+
 /// The names of the clone's namespaces, for the printed plan.
 pub(crate) fn clone_names(draft: &Draft) -> String {
     namespaces::clone_names(draft)

@@ -1,12 +1,12 @@
 //! Mounts: filesystems made detached, then moved in one after the other; masks and read-only paths over them.
 
 use std::ffi::{CStr, CString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, Mount, Spec};
 
-use super::builder::{Draft, Open, target, text};
-use super::namespaces::{Namespaces, State, maps};
+use super::builder::{Bind, Draft, Open, target, text};
+use super::namespaces::{Namespaces, State, id_map, maps};
 use super::options::{self, MS_PRIVATE, MS_REC, MountOptions};
 use crate::sandbox::error::{Result, SandboxError};
 use crate::sandbox::step::{Slot, Step};
@@ -65,11 +65,6 @@ fn prepare_one<'a>(
     let on = mount.destination().display().to_string();
     let what = format!("mount on {on}");
     let parsed = options::parse(&on, mount.options().as_deref().unwrap_or_default())?;
-    let mapped = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
-    if mapped {
-        let why = "id-mapped mounts are not supported yet; map the ids on the host's side";
-        return Err(SandboxError::unsupported(what, why));
-    }
     let kind = mount.typ().as_deref().unwrap_or("bind");
     let propagation = parsed.propagation;
     if parsed.bind.is_some() || kind == "bind" {
@@ -82,13 +77,14 @@ fn prepare_one<'a>(
             return Err(SandboxError::invalid(what, format!("source {} is not absolute", source.display())));
         }
         let shown = source.display().to_string();
-        let slot = draft.open(bind(source, &parsed));
+        let ids = ids(&what, spec, mount, &parsed)?;
+        let slot = draft.open(bind(source, &parsed, ids));
         return Ok(Prepared { mount, slot, what: shown, propagation });
     }
     if kind == "sysfs" && namespaces.user.is_own() && namespaces.network == State::Shared {
         // The kernel gives a sysfs only to the owner of the network namespace; the host's own serves as well.
         let read_only = MountOptions { set_below: options::RDONLY, ..MountOptions::default() };
-        let slot = draft.open(bind("/sys".into(), &read_only));
+        let slot = draft.open(bind("/sys".into(), &read_only, None));
         return Ok(Prepared { mount, slot, what: "the host's /sys".to_owned(), propagation });
     }
     let mut parsed = parsed;
@@ -114,13 +110,37 @@ fn is_mapped(spec: &Spec, group: Option<&CStr>) -> bool {
     group.is_some_and(|group| maps(ranges, group))
 }
 
-fn bind(source: std::path::PathBuf, options: &MountOptions) -> Open {
+/// The ranges of an id-mapped mount: its own, or those of the container's user namespace.
+fn ids(
+    what: &str,
+    spec: &Spec,
+    mount: &Mount,
+    options: &MountOptions,
+) -> Result<Option<([String; 2], bool)>> {
+    let own = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
+    if !own && options.id_map.is_none() {
+        return Ok(None);
+    }
+    let linux = spec.linux().as_ref();
+    let (uids, gids) = if own {
+        (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref())
+    } else {
+        (
+            linux.and_then(|linux| linux.uid_mappings().as_deref()),
+            linux.and_then(|linux| linux.gid_mappings().as_deref()),
+        )
+    };
+    let maps = [id_map(what, uids.unwrap_or_default())?, id_map(what, gids.unwrap_or_default())?];
+    Ok(Some((maps, options.id_map.unwrap_or(false))))
+}
+
+fn bind(source: PathBuf, options: &MountOptions, ids: Option<([String; 2], bool)>) -> Open {
     let top = MountAttributes { set: options.set, clear: options.clear, propagation: 0 };
     // A clone stays in its source's peer group unless told otherwise: nothing mounted inside may show outside.
     let propagation = if options.propagation == 0 { MS_PRIVATE } else { options.propagation & !MS_REC };
     let below = MountAttributes { set: options.set_below, clear: options.clear_below, propagation };
     let recursive = options.bind.unwrap_or(true);
-    Open::Bind { source, recursive, top, below }
+    Open::Bind(Bind { source, recursive, top, below, ids })
 }
 
 fn new_filesystem(draft: &mut Draft, mount: &Mount, kind: &str, parsed: MountOptions) -> Result<Slot> {

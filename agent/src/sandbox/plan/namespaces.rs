@@ -222,8 +222,15 @@ fn plan_time(draft: &mut Draft, all: &Namespaces, linux: &Linux) -> Result<()> {
 }
 
 fn plan_user(draft: &mut Draft, linux: &Linux) -> Result<()> {
-    let uid = id_map("linux.uidMappings", linux.uid_mappings().as_deref().unwrap_or_default())?;
-    let gid = id_map("linux.gidMappings", linux.gid_mappings().as_deref().unwrap_or_default())?;
+    let (uids, gids) = (linux.uid_mappings().as_deref(), linux.gid_mappings().as_deref());
+    for (what, ranges) in [("linux.uidMappings", uids), ("linux.gidMappings", gids)] {
+        if !maps(ranges.unwrap_or_default(), 0) {
+            let why = "a new user namespace needs a range that contains the container's id 0";
+            return Err(SandboxError::invalid(what, why));
+        }
+    }
+    let uid = id_map("linux.uidMappings", uids.unwrap_or_default())?;
+    let gid = id_map("linux.gidMappings", gids.unwrap_or_default())?;
     draft.id_maps = Some([uid, gid]);
     let (ready, go) = (draft.open(Open::Ready), draft.open(Open::Go));
     let writer = draft.open(Open::GoWriter);
@@ -232,14 +239,14 @@ fn plan_user(draft: &mut Draft, linux: &Linux) -> Result<()> {
     Ok(())
 }
 
-/// A map as `/proc/PID/uid_map` takes it; ranges must not overlap, and id 0 must be there.
-fn id_map(what: &str, ranges: &[LinuxIdMapping]) -> Result<String> {
+/// A map as `/proc/PID/uid_map` takes it; the kernel refuses ranges that overlap.
+pub(crate) fn id_map(what: &str, ranges: &[LinuxIdMapping]) -> Result<String> {
     let refuse = |why: String| Err(SandboxError::invalid(what, why));
     if ranges.len() > ID_RANGES_COUNT_MAX {
         return refuse(format!("more than {ID_RANGES_COUNT_MAX} ranges"));
     }
-    if !maps(ranges, 0) {
-        return refuse("a new user namespace needs a range that contains the container's id 0".to_owned());
+    if ranges.is_empty() {
+        return refuse("no range".to_owned());
     }
     let mut lines = String::new();
     for range in ranges {

@@ -38,6 +38,8 @@ pub(super) struct MountOptions {
     pub(super) clear_below: u64,
     /// `MS_SHARED` and the like, with `MS_REC`; 0 for the default, private.
     pub(super) propagation: u64,
+    /// Ids are mapped: for the mount, or for all below too.
+    pub(super) id_map: Option<bool>,
     /// What the filesystem itself takes.
     pub(super) parameters: Vec<(CString, Option<CString>)>,
 }
@@ -93,7 +95,9 @@ impl MountOptions {
             "" | "defaults" | "newinstance" | "silent" | "loud" => return Ok(()),
             "bind" => self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => self.bind = Some(true),
-            "tmpcopyup" | "idmap" | "ridmap" => {
+            "idmap" => self.id_map = Some(false),
+            "ridmap" => self.id_map = Some(true),
+            "tmpcopyup" => {
                 let why = format!("option {option} is not supported; leave it out");
                 return Err(SandboxError::unsupported(format!("mount on {destination}"), why));
             }
