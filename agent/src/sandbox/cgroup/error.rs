@@ -43,6 +43,24 @@ pub enum CgroupError {
         /// What is wrong.
         why: &'static str,
     },
+    /// Something runs in a group of that name.
+    #[error("make the cgroup {}: it is there and in use; is a container of this id running?", path.display())]
+    Exists {
+        /// Which group.
+        path: PathBuf,
+    },
+    /// The kernel limits a group's children only when no process is in the group itself.
+    #[error(
+        "enable the cgroup controller {controller:?} below {}: processes are in that group itself; move them into a \
+         group below it, or start celda in a group of its own (systemd-run --scope -p Delegate=yes celda ...)",
+        path.display()
+    )]
+    Occupied {
+        /// Which group.
+        path: PathBuf,
+        /// Whose limits were asked for.
+        controller: String,
+    },
     /// A syscall on a file of the hierarchy failed.
     #[error("{action} {}: {source}{hint}", path.display())]
     Io {

@@ -10,7 +10,11 @@
 
 mod dir;
 mod error;
+mod hierarchy;
+mod limits;
+mod locate;
 pub mod read;
 
 pub use dir::{CgroupDir, OomKills, REMOVE_WAIT};
 pub use error::CgroupError;
+pub use hierarchy::{Controller, Hierarchy};

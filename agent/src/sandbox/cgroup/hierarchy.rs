@@ -1,0 +1,257 @@
+//! The hierarchy: where groups are made, and which limits it can keep.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxResources;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::dir::{read_at, write_at};
+use super::limits::{self, Setting};
+use super::locate::{self, Location, OWN_LEAF};
+use super::{CgroupDir, CgroupError, read};
+
+/// The group of all containers.
+const PARENT: &str = "celda";
+/// Controllers that limits of the runtime spec need, in version 2's names.
+const CONTROLLERS: [&str; 7] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma"];
+/// The longest name that a directory has (NAME_MAX, linux/limits.h).
+const ID_BYTES_MAX: usize = 255;
+/// The tables that [`Hierarchy::find`] reads.
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+const OWN: &str = "/proc/self/cgroup";
+
+/// cgroup v2 on this machine.
+#[derive(Debug)]
+pub struct Hierarchy {
+    location: Location,
+    /// Where `celda/` is made: the mount for root, this process's own group for others.
+    base: PathBuf,
+}
+
+/// One controller, for those who ask what can be limited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controller {
+    /// As `memory`.
+    pub name: &'static str,
+    /// Why limits of it are refused; `None` when they are kept.
+    pub missing: Option<String>,
+}
+
+impl Hierarchy {
+    /// Looks where cgroup v2 is mounted: alone, or beside version 1.
+    ///
+    /// # Errors
+    /// [`CgroupError::NotMounted`], [`CgroupError::Io`] when /proc can't be read.
+    pub fn find() -> Result<Self, CgroupError> {
+        let text =
+            |path: &str| std::fs::read_to_string(path).map_err(|error| CgroupError::io("read", path, error));
+        let location = locate::locate(&text(MOUNTINFO)?, &text(OWN)?)
+            .ok_or_else(|| CgroupError::NotMounted { mountinfo: MOUNTINFO.into() })?;
+        let base = if rustix::process::geteuid().is_root() { &location.mount } else { &location.own };
+        Ok(Self { base: base.clone(), location })
+    }
+
+    #[cfg(test)]
+    pub(super) fn at(location: Location) -> Self {
+        Self { base: location.own.clone(), location }
+    }
+
+    /// Where it is mounted.
+    pub fn mount(&self) -> &Path {
+        &self.location.mount
+    }
+
+    /// The group that containers' groups are made in.
+    pub fn parent(&self) -> PathBuf {
+        self.base.join(PARENT)
+    }
+
+    /// Which limits can be kept here, and why not the others.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`] when the hierarchy can't be read.
+    pub fn controllers(&self) -> Result<Vec<Controller>, CgroupError> {
+        let offered = read_at(&open(&self.base)?, &self.base, "cgroup.controllers")?;
+        let controller = |name| {
+            let missing = (!has_word(&offered, name)).then(|| self.why_missing(name));
+            Controller { name, missing }
+        };
+        Ok(CONTROLLERS.into_iter().map(controller).collect())
+    }
+
+    /// Makes the group of one container and sets its limits.
+    ///
+    /// Without limits that is two mkdir and two open. A group of that name in which nothing runs is left of a crash
+    /// and made anew.
+    ///
+    /// # Errors
+    /// [`CgroupError::MissingController`] for a limit that can't be kept, [`CgroupError::Invalid`] for one without a
+    /// meaning, [`CgroupError::BadId`], [`CgroupError::Exists`] when something runs in a group of that name,
+    /// [`CgroupError::Occupied`] when processes keep the kernel from limiting the groups beside them, and
+    /// [`CgroupError::Io`]. Nothing is left behind.
+    pub fn create(&self, id: &str, resources: &LinuxResources) -> Result<CgroupDir, CgroupError> {
+        check_id(id)?;
+        let settings = limits::settings(resources)?;
+        let parent_path = self.parent();
+        // Refused before anything is made.
+        let base = if settings.is_empty() { None } else { Some(self.offering(&settings)?) };
+        let parent = match open(&parent_path) {
+            Err(CgroupError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                make(rustix::fs::CWD, &parent_path, &parent_path)?;
+                open(&parent_path)?
+            }
+            other => other?,
+        };
+        if let Some(base) = base {
+            self.enable(&base, &parent, &settings)?;
+        }
+        let path = parent_path.join(id);
+        if !make(&parent, Path::new(id), &path)? {
+            let stale = rustix::fs::unlinkat(&parent, id, AtFlags::REMOVEDIR);
+            if stale.is_err() || !make(&parent, Path::new(id), &path)? {
+                return Err(CgroupError::Exists { path });
+            }
+        }
+        let fd = open(&path)?;
+        let group = CgroupDir::new(fd, parent, path, !settings.is_empty());
+        for setting in &settings {
+            if let Err(error) = group.write(&setting.file, &setting.value) {
+                let _ = group.remove(); // the first error is the one to tell
+                return Err(error);
+            }
+        }
+        Ok(group)
+    }
+
+    /// The base group, open, if it offers the controllers that `settings` need.
+    fn offering(&self, settings: &[Setting]) -> Result<OwnedFd, CgroupError> {
+        let base = open(&self.base)?;
+        let offered = read_at(&base, &self.base, "cgroup.controllers")?;
+        match settings.iter().find(|setting| !has_word(&offered, setting.controller())) {
+            None => Ok(base),
+            Some(setting) => Err(CgroupError::MissingController {
+                limit: setting.file.clone(),
+                controller: setting.controller().to_string(),
+                mount: self.base.display().to_string(),
+                why: self.why_missing(setting.controller()),
+            }),
+        }
+    }
+
+    /// Turns the controllers on for the groups below `base` and below `parent`.
+    fn enable(&self, base: &OwnedFd, parent: &OwnedFd, settings: &[Setting]) -> Result<(), CgroupError> {
+        const FILE: &str = "cgroup.subtree_control";
+        let parent_path = self.parent();
+        let on = read_at(parent, &parent_path, FILE)?;
+        let mut wanted: Vec<&str> = settings.iter().map(Setting::controller).collect();
+        wanted.retain(|controller| !has_word(&on, controller));
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let on_in_base = read_at(base, &self.base, FILE)?;
+        for (group, path, on) in [(base, &self.base, &on_in_base), (parent, &parent_path, &on)] {
+            for controller in wanted.iter().filter(|controller| !has_word(on, controller)) {
+                let enable = || write_at(group, path, FILE, &format!("+{controller}"));
+                match enable() {
+                    Err(error) if is_busy(&error) => {
+                        if !leave(group, path)? {
+                            return Err(CgroupError::Occupied {
+                                path: path.clone(),
+                                controller: (*controller).to_string(),
+                            });
+                        }
+                        enable()?;
+                    }
+                    other => other?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Who has a controller that the base group lacks, and what to do.
+    fn why_missing(&self, controller: &str) -> String {
+        if !CONTROLLERS.contains(&controller) && !["misc", "dmem"].contains(&controller) {
+            return "there is no controller of that name; see cgroups(7)".into();
+        }
+        let name = locate::version_1_name(controller);
+        if let Some((_, mount)) = self.location.version_1.iter().find(|(owned, _)| owned == name) {
+            let place =
+                mount.as_ref().map_or("outside of this container".into(), |at| at.display().to_string());
+            return format!(
+                "cgroup v1 has it ({place}); boot with cgroup_no_v1={name} or systemd.unified_cgroup_hierarchy=1, or \
+                 run without this limit"
+            );
+        }
+        let top = &self.location.mount;
+        let offered = open(top).and_then(|dir| read_at(&dir, top, "cgroup.controllers"));
+        if self.base != *top && offered.is_ok_and(|offered| has_word(&offered, controller)) {
+            return format!(
+                "{} has it but does not pass it on; run as root, or delegate it to this group (systemd: \
+                 Delegate=yes)",
+                top.display()
+            );
+        }
+        format!(
+            "this kernel does not have it or was booted with cgroup_disable={name} (see /proc/cgroups), or a \
+             container's host keeps it; run without this limit"
+        )
+    }
+}
+
+/// The kernel's "no internal processes" rule, Documentation/admin-guide/cgroup-v2.rst.
+fn is_busy(error: &CgroupError) -> bool {
+    let busy = Some(Errno::BUSY.raw_os_error());
+    matches!(error, CgroupError::Io { source, .. } if source.raw_os_error() == busy)
+}
+
+/// Moves this process to a group of its own when it is alone in `group`; `false` when others are there.
+fn leave(group: &OwnedFd, path: &Path) -> Result<bool, CgroupError> {
+    let own = std::process::id();
+    if read::pids(&read_at(group, path, "cgroup.procs")?) != [own] {
+        return Ok(false);
+    }
+    let leaf_path = path.join(OWN_LEAF);
+    make(group, Path::new(OWN_LEAF), &leaf_path)?;
+    write_at(&open(&leaf_path)?, &leaf_path, "cgroup.procs", &own.to_string())?;
+    Ok(true)
+}
+
+/// `false` when it is there already.
+fn make(at: impl std::os::fd::AsFd, name: &Path, path: &Path) -> Result<bool, CgroupError> {
+    match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(errno) => Err(CgroupError::io("make the cgroup", path, errno)),
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd, CgroupError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| CgroupError::io("open", path, errno))
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.split_ascii_whitespace().any(|known| known == word)
+}
+
+/// A name that is one directory, and no file that the kernel puts into every group.
+fn check_id(id: &str) -> Result<(), CgroupError> {
+    let bad = |why| Err(CgroupError::BadId { id: id.chars().take(64).collect(), why });
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.+".contains(&byte);
+    if id.is_empty() || id.len() > ID_BYTES_MAX {
+        return bad("it has between 1 and 255 bytes");
+    }
+    if !id.bytes().all(good) || !id.as_bytes()[0].is_ascii_alphanumeric() {
+        return bad("it begins with a letter or digit and has letters, digits, and _-.+ only");
+    }
+    let prefix = id.split_once('.').map_or("", |(prefix, _)| prefix);
+    if prefix == "cgroup" || CONTROLLERS.contains(&prefix) {
+        return bad("names that begin so are the kernel's own in a cgroup");
+    }
+    Ok(())
+}

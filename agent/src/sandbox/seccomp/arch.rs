@@ -1,0 +1,193 @@
+//! Architectures, and the numbers that calls have there.
+
+use oci_spec::runtime::Arch as OciArch;
+
+/// Names and numbers, one call per line.
+const TABLE: &str = include_str!("syscalls.tbl");
+/// Columns of numbers in it.
+const COLUMNS: usize = 5;
+/// Set in the number of every call of the x32 ABI (`__X32_SYSCALL_BIT`, asm/unistd.h).
+pub(super) const X32_BIT: u32 = 0x4000_0000;
+/// Where the private calls of arm begin (`__ARM_NR_BASE`, asm/unistd.h): outside the counting of the others.
+const ARM_PRIVATE: u32 = 0x000f_0000;
+
+/// A machine that filters are built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Arch {
+    /// x86-64; its kernels also run i386 and x32 programs.
+    X86_64,
+    /// 64-bit ARM; its kernels may also run 32-bit ones.
+    Aarch64,
+}
+
+impl Arch {
+    /// The machine that this program was built for.
+    pub const fn host() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 }
+    }
+
+    /// The name that Docker's profiles use (Go's `GOARCH`).
+    pub(super) const fn go_name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
+        }
+    }
+
+    pub(super) const fn native(self) -> Abi {
+        match self {
+            Self::X86_64 => Abi::X86_64,
+            Self::Aarch64 => Abi::Aarch64,
+        }
+    }
+}
+
+/// One numbering of calls; the discriminant is its column in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Abi {
+    X86_64 = 0,
+    X86 = 1,
+    X32 = 2,
+    Aarch64 = 3,
+    Arm = 4,
+}
+
+impl Abi {
+    /// `None`: a kernel of neither [`Arch`] has it.
+    pub(super) fn from_oci(arch: OciArch, host: Arch) -> Option<Self> {
+        match arch {
+            OciArch::ScmpArchNative => Some(host.native()),
+            OciArch::ScmpArchX86_64 => Some(Self::X86_64),
+            OciArch::ScmpArchX86 => Some(Self::X86),
+            OciArch::ScmpArchX32 => Some(Self::X32),
+            OciArch::ScmpArchAarch64 => Some(Self::Aarch64),
+            OciArch::ScmpArchArm => Some(Self::Arm),
+            _ => None,
+        }
+    }
+
+    /// Whether a kernel of `host` runs programs of it.
+    pub(super) fn runs_on(self, host: Arch) -> bool {
+        match self {
+            Self::X86_64 | Self::X86 | Self::X32 => host == Arch::X86_64,
+            Self::Aarch64 | Self::Arm => host == Arch::Aarch64,
+        }
+    }
+
+    /// What `seccomp_data.arch` holds (`AUDIT_ARCH_*`, linux/audit.h).
+    pub(super) const fn audit(self) -> u32 {
+        match self {
+            Self::X86_64 | Self::X32 => 0xc000_003e,
+            Self::X86 => 0x4000_0003,
+            Self::Aarch64 => 0xc000_00b7,
+            Self::Arm => 0x4000_0028,
+        }
+    }
+
+    /// Whether arguments are 32 bits wide.
+    pub(super) const fn is_narrow(self) -> bool {
+        matches!(self, Self::X86 | Self::X32 | Self::Arm)
+    }
+
+    /// The one call of old i386 programs that `name` is also reached by, and its first argument then
+    /// (linux/net.h `SYS_*`, linux/ipc.h).
+    pub(super) fn multiplexed(self, name: &str) -> Option<(&'static str, u64)> {
+        const SOCKETCALL: [&str; 20] = [
+            "socket",
+            "bind",
+            "connect",
+            "listen",
+            "accept",
+            "getsockname",
+            "getpeername",
+            "socketpair",
+            "send",
+            "recv",
+            "sendto",
+            "recvfrom",
+            "shutdown",
+            "setsockopt",
+            "getsockopt",
+            "sendmsg",
+            "recvmsg",
+            "accept4",
+            "recvmmsg",
+            "sendmmsg",
+        ];
+        const IPC: [(&str, u64); 12] = [
+            ("semop", 1),
+            ("semget", 2),
+            ("semctl", 3),
+            ("semtimedop", 4),
+            ("msgsnd", 11),
+            ("msgrcv", 12),
+            ("msgget", 13),
+            ("msgctl", 14),
+            ("shmat", 21),
+            ("shmdt", 22),
+            ("shmget", 23),
+            ("shmctl", 24),
+        ];
+        if self != Self::X86 {
+            return None;
+        }
+        let socket = SOCKETCALL.iter().position(|known| *known == name).map(|at| at as u64 + 1);
+        let ipc = || IPC.iter().find(|(known, _)| *known == name).map(|(_, call)| ("ipc", *call));
+        socket.map(|call| ("socketcall", call)).or_else(ipc)
+    }
+}
+
+/// The table, read.
+pub(super) struct Table {
+    /// Sorted by name, as the text is.
+    rows: Vec<(&'static str, [u32; COLUMNS])>,
+}
+
+/// Stands for "-".
+const ABSENT: u32 = u32::MAX;
+
+impl Table {
+    /// Reads the built-in text (about 15 us).
+    pub(super) fn read() -> Self {
+        let mut rows = Vec::with_capacity(512);
+        for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
+            let mut words = line.split(' ');
+            let name = words.next().unwrap_or_default();
+            let mut numbers = [ABSENT; COLUMNS];
+            for (number, word) in numbers.iter_mut().zip(words) {
+                *number = word.parse().unwrap_or(ABSENT);
+            }
+            rows.push((name, numbers));
+        }
+        Self { rows }
+    }
+
+    fn row(&self, name: &str) -> Option<&[u32; COLUMNS]> {
+        let at = self.rows.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
+        Some(&self.rows[at].1)
+    }
+
+    /// Whether any of the five numberings has the call.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.row(name).is_some()
+    }
+
+    /// What a program puts in its register for the call.
+    pub(super) fn number(&self, name: &str, abi: Abi) -> Option<u32> {
+        let number = self.row(name)?[abi as usize];
+        let bit = if abi == Abi::X32 { X32_BIT } else { 0 };
+        (number != ABSENT).then_some(number | bit)
+    }
+
+    /// The newest call's number; private ones aside.
+    pub(super) fn newest(&self, abi: Abi) -> u32 {
+        let bit = if abi == Abi::X32 { X32_BIT } else { 0 };
+        let numbers = self.rows.iter().map(|(_, numbers)| numbers[abi as usize]);
+        numbers.filter(|number| *number < ARM_PRIVATE).max().unwrap_or(0) | bit
+    }
+
+    #[cfg(test)]
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.rows.iter().map(|(name, _)| *name)
+    }
+}
