@@ -250,11 +250,10 @@ fn privileged_layers_of_the_dead_are_swept_and_those_of_the_living_are_not() {
     assert_eq!(fs::read_dir(store.path()).unwrap().count(), 1);
 }
 
-/// What the two tests below run as somebody else.
+/// What the two tests below run as somebody else; by itself it has no store, and nothing to do.
 #[test]
-#[ignore = "run by the tests of other users"]
 fn as_somebody_else() {
-    let store = std::env::var("CELDA_TEST_STORE").unwrap();
+    let Ok(store) = std::env::var("CELDA_TEST_STORE") else { return };
     let ladder = Ladder::probe(Path::new(&store));
     println!("{}", serde_json::to_string_pretty(&ladder.info()).unwrap());
     assert_eq!(ladder.rung, Rung::Directory);
@@ -301,7 +300,7 @@ fn privileged_root_of_a_user_namespace_gets_directories_and_overlays() {
 }
 
 fn run_as(command: &mut Command, store: &Path) {
-    command.args(["--exact", "as_somebody_else", "--ignored", "--nocapture"]).env("CELDA_TEST_STORE", store);
+    command.args(["--exact", "as_somebody_else", "--nocapture"]).env("CELDA_TEST_STORE", store);
     let output = command.output().unwrap();
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
