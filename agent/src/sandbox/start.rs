@@ -93,7 +93,7 @@ impl fmt::Display for Draft {
 impl Plan {
     /// Starts the container: when this answers, its program has been executed.
     ///
-    /// The calling process is made non-dumpable for good when it is root: a child shares its memory for a moment,
+    /// The calling process is made non-dumpable for good: a child shares its memory for a moment,
     /// and its executable must not be reached from a container (CVE-2019-5736).
     ///
     /// # Errors
@@ -102,10 +102,9 @@ impl Plan {
     /// is left behind: the cgroup is removed too.
     pub fn start(self) -> Result<Container> {
         let Self { draft, rootfs, stdio, mut cgroup, network, program, requested_at, planned_at } = self;
-        if rustix::process::geteuid().is_root() {
-            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-                .map_err(|errno| SandboxError::parent("make the process non-dumpable")(errno.into()))?;
-        }
+        // Without privilege the files of a map can be opened only while its process is dumpable, proc(5).
+        let late = draft.id_maps.is_some() && !rustix::process::geteuid().is_root();
+        set_dumpable(late)?;
         let given = Given { rootfs, network };
         let report = Report::new();
         let open::Opened { table, mut slots, ours } = open::all(&draft, given, stdio)?;
@@ -155,7 +154,9 @@ fn spawn(
         });
         let mapped = match (&draft.id_maps, &ours.sync) {
             (Some(maps), Some(sync)) => {
-                userns::write_maps(maps, sync, &pid, &|| spawner.is_finished(), &mut |_| Ok(true))
+                userns::write_maps(maps, sync, &pid, &|| spawner.is_finished(), &mut |_| {
+                    set_dumpable(false).map(|()| true)
+                })
             }
             _ => Ok(()),
         };
@@ -171,6 +172,12 @@ fn spawn(
             (_, spawned) => spawned,
         }
     })
+}
+
+fn set_dumpable(dumpable: bool) -> Result<()> {
+    use rustix::process::DumpableBehavior::{Dumpable, NotDumpable};
+    rustix::process::set_dumpable_behavior(if dumpable { Dumpable } else { NotDumpable })
+        .map_err(|errno| SandboxError::parent("make the process non-dumpable")(errno.into()))
 }
 
 fn join_pid_namespace(namespace: BorrowedFd<'_>) -> Result<()> {

@@ -1,4 +1,12 @@
 //! The last step: `execve`, with the reason told apart when it fails.
+//!
+//! ```text
+//! without a reaper:  child -> execve program
+//! with a reaper:     child = process 1 --vfork--> program (a session of its own) -> execve program
+//!                      `-- once that has worked: execveat reaper, from its sealed memory file
+//! ```
+//! For the moment between the two, the program runs beside a process 1 that still has the runtime's memory. That is
+//! out of its reach: the memory is non-dumpable, so only CAP_SYS_PTRACE over the host could look into it.
 
 use std::ffi::{CStr, c_void};
 

@@ -8,7 +8,7 @@ use celda::sandbox::{Exit, Foreground, Stdio, TerminalSize, plan};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::support::{Rootfs, alone, finish, request, run, spec, trace};
+use super::support::{Rootfs, alone, finish, request, run, spec, trace, try_run};
 
 /// Bytes of a terminal's output that a test reads.
 const OUTPUT_BYTES_MAX: usize = 1 << 16;
@@ -26,12 +26,40 @@ fn privileged_two_hundred_starts_leave_nothing() {
     assert_eq!(before, trace());
 }
 
+/// A child shares its parent's memory: other threads that allocate and start at the same time must not notice.
+#[test]
+fn privileged_starts_on_many_threads_do_not_disturb_one_another() {
+    let Some(_alone) = alone() else { return };
+    let rootfs = Rootfs::new();
+    let before = trace();
+    std::thread::scope(|scope| {
+        for thread in 0..8_u8 {
+            let rootfs = &rootfs;
+            scope.spawn(move || {
+                for turn in 0..10_u8 {
+                    let script = format!("echo {thread} {turn}; exit {thread}");
+                    let mut spec = spec(&["/bin/sh", "-c", &script]);
+                    if turn % 3 == 0 {
+                        spec["process"]["args"] = json!(["/bin/missing"]);
+                        let error = try_run(rootfs, &spec).expect_err("no such program");
+                        assert_eq!(error.status(), 127, "{error}");
+                    } else {
+                        let (text, exit) = run(rootfs, &spec);
+                        assert_eq!((text, exit), (format!("{thread} {turn}\n"), Exit::Code(thread)));
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(before, trace());
+}
+
 #[test]
 fn privileged_the_reaper_reaps_forwards_and_ends_with_the_program() {
     let Some(_alone) = alone() else { return };
     let rootfs = Rootfs::new();
     let script = "trap 'ls -d /proc/[0-9]* | wc -l; exit 9' TERM; (sleep 0 & sleep 0 & exec true) ; \
-                  sh -c 'sleep 0 & exit'; cat /proc/1/comm; echo ready; while :; do sleep 0.05; done";
+                  sh -c 'sleep 0 & exit'; until grep -qE '^(celda-init|memfd|[0-9])' /proc/1/comm; do :; done; echo ready; while :; do sleep 0.05; done";
     let mut request = request(&rootfs, &spec(&["/bin/sh", "-c", script]));
     request.init = true;
     let mut container = plan(request).expect("a plan").start().expect("started");
@@ -41,7 +69,6 @@ fn privileged_the_reaper_reaps_forwards_and_ends_with_the_program() {
     while !text.ends_with("ready\n") && output.read(&mut byte).expect("read") == 1 {
         text.push(char::from(byte[0]));
     }
-    assert!(text.starts_with("celda-init") || text.starts_with("memfd") || text.starts_with('3'), "{text}");
     container.kill(Signal::TERM).expect("signalled");
     let (_, exit) = finish(container);
     output.read_to_string(&mut text).expect("read");

@@ -51,9 +51,10 @@ impl Rootfs {
         }
         fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("chmod");
         fs::copy(busybox().expect("checked by skipped()"), root.join("bin/busybox")).expect("copy busybox");
-        for name in
-            ["sh", "ls", "cat", "true", "id", "stty", "sleep", "env", "pwd", "hostname", "ip", "kill", "stat"]
-        {
+        for name in [
+            "sh", "grep", "ls", "cat", "true", "id", "stty", "sleep", "env", "pwd", "hostname", "ip", "kill",
+            "stat",
+        ] {
             symlink("busybox", root.join("bin").join(name)).expect("symlink");
         }
         Self { directory }

@@ -1,9 +1,10 @@
 //! Users, groups, capabilities, and user namespaces.
 
-use celda::sandbox::Exit;
+use celda::sandbox::seccomp::BpfInstruction;
+use celda::sandbox::{Exit, plan};
 use serde_json::json;
 
-use super::support::{Rootfs, alone, run, spec, trace, try_run};
+use super::support::{Rootfs, alone, finish, request, run, spec, trace, try_run};
 
 #[test]
 fn privileged_a_user_has_its_groups_and_no_capability() {
@@ -86,4 +87,28 @@ fn privileged_mounts_are_id_mapped() {
     assert!(celda::sandbox::user_namespace(&overlap, &ranges).is_err());
     assert!(celda::sandbox::user_namespace(&[], &ranges).is_err());
     assert_eq!(before, trace());
+}
+
+#[test]
+fn privileged_a_filter_is_loaded_with_and_without_new_privileges() {
+    let Some(_alone) = alone() else { return };
+    // Load the syscall's number; sethostname answers EOPNOTSUPP (95), everything else is allowed.
+    let refused = u32::try_from(libc::SYS_sethostname).expect("a small number");
+    let filter =
+        [(0x20, 0, 0, 0), (0x15, 0, 1, refused), (0x06, 0, 0, 0x0005_0000 | 95), (0x06, 0, 0, 0x7fff_0000)];
+    let filter: Vec<BpfInstruction> =
+        filter.iter().map(|&(code, jt, jf, k)| BpfInstruction { code, jt, jf, k }).collect();
+    let rootfs = Rootfs::new();
+    for (no_new_privileges, uid) in [(true, 0), (false, 0), (true, 1000), (false, 1000)] {
+        let script = "hostname x; grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status";
+        let mut spec = spec(&["/bin/sh", "-c", script]);
+        spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        spec["process"]["user"] = json!({"uid": uid, "gid": uid});
+        let mut request = request(&rootfs, &spec);
+        request.seccomp = Some(filter.clone());
+        let (text, exit) = finish(plan(request).expect("a plan").start().expect("started"));
+        assert_eq!(exit, Exit::Code(0), "{text}");
+        let expected = format!("NoNewPrivs:\t{}\nSeccomp:\t2\n", u8::from(no_new_privileges));
+        assert!(text.starts_with(&expected) && text.contains("not supported"), "{text}");
+    }
 }
