@@ -79,5 +79,13 @@ pub(super) fn chain_of(error: &reqwest::Error) -> String {
         }
         at = cause.source();
     }
-    if causes.is_empty() { error.to_string() } else { causes.join(": ") }
+    if causes.is_empty() {
+        return error.to_string();
+    }
+    let text = causes.join(": ");
+    match text.contains("CaUsedAsEndEntity") {
+        // What `openssl req -x509` makes by default, and Go's TLS lets pass.
+        true => format!("{text}: the server's certificate says CA:TRUE, a server's must say CA:FALSE"),
+        false => text,
+    }
 }
