@@ -105,6 +105,45 @@ fn save(target: &str, name: &str, prefix: &[u8], bytes: &[u8]) -> io::Result<()>
     fs::write(directory.join(name), [prefix, bytes].concat())
 }
 
+const NAMES: [&str; 9] = [
+    "nginx",
+    "user/app:1.2-rc_3",
+    "localhost:5000/a/b__c:v1@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "[::1]:5000/app",
+    "docker://GHCR.example/x",
+    "oci:dir/layout:tag",
+    "oci-archive:/tmp/image.tar",
+    "docker-archive:saved.tar:nginx:latest",
+    "linux/arm/v7",
+];
+
+/// An index, a manifest with its config, and what a registry of 2015 gives.
+fn documents() -> [String; 3] {
+    let oci = "application/vnd.oci.image";
+    let digest = |digit: &str| format!("sha256:{}", digit.repeat(64));
+    let entry = |os: &str, variant: &str| {
+        format!(
+            r#"{{"mediaType":"{oci}.manifest.v1+json","digest":"{}","size":9,"platform":{{"os":"{os}","architecture":"arm","variant":"{variant}"}},"annotations":{{"vnd.docker.reference.type":"x"}}}}"#,
+            digest("a")
+        )
+    };
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{oci}.index.v1+json","manifests":[{},{}]}}"#,
+        entry("linux", "v7"),
+        entry("unknown", "v6")
+    );
+    let layer = format!(r#"{{"mediaType":"{oci}.layer.v1.tar+gzip","digest":"{}","size":7}}"#, digest("b"));
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"config":{{"mediaType":"{oci}.config.v1+json","digest":"{}","size":2}},"layers":[{layer},{layer}]}}"#,
+        digest("c")
+    );
+    let config = format!(
+        r#"{{"os":"linux","architecture":"arm","variant":"v7","rootfs":{{"type":"layers","diff_ids":["{0}","{0}"]}}}}"#,
+        digest("d")
+    );
+    [index, format!("{manifest}\0{config}"), r#"{"schemaVersion":1,"fsLayers":[{"blobSum":"x"}]}"#.into()]
+}
+
 fn main() -> io::Result<()> {
     for (name, tar) in tars() {
         save("tar", name, &[100, 7], &tar)?;
@@ -117,6 +156,12 @@ fn main() -> io::Result<()> {
         let skippable = [0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 2];
         let frames = [&skippable[..], &frame, &skippable, &frame].concat();
         save("gzip_frames", &format!("{name}.zst"), &[0x80 | 20], &frames)?;
+    }
+    for (number, document) in documents().iter().enumerate() {
+        save("manifest", &number.to_string(), &[], document.as_bytes())?;
+    }
+    for (number, name) in NAMES.iter().enumerate() {
+        save("reference", &number.to_string(), &[], name.as_bytes())?;
     }
     Ok(())
 }

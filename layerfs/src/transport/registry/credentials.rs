@@ -157,16 +157,20 @@ fn ask_helper(helper: &str, key: &str) -> Result<Option<Credentials>, String> {
     if !is_name {
         return Err(format!("{helper:?} is not the name of a credential helper"));
     }
-    let program = format!("docker-credential-{helper}");
+    ask(&format!("docker-credential-{helper}"), key, HELPER_TIME_MAX)
+}
+
+/// Runs `program get` and gives it `key`.
+fn ask(program: &str, key: &str, time: Duration) -> Result<Option<Credentials>, String> {
     let failed = |why: String| format!("{program} get ({key}): {why}");
-    let mut child = Command::new(&program)
+    let mut child = Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| failed(format!("{error}; install it, or remove it from Docker's config.json")))?;
-    let answer = converse(&mut child, key);
+    let answer = converse(&mut child, key, time);
     // Whatever happened, no helper is left behind; killing one that has ended is harmless.
     let _ = child.kill();
     let _ = child.wait();
@@ -185,8 +189,8 @@ fn ask_helper(helper: &str, key: &str) -> Result<Option<Credentials>, String> {
     }))
 }
 
-/// Writes `key`, reads the answer on a thread of its own, and waits no longer than [`HELPER_TIME_MAX`].
-fn converse(child: &mut Child, key: &str) -> Result<(bool, Vec<u8>), String> {
+/// Writes `key`, reads the answer on a thread of its own, and waits no longer than `time`.
+fn converse(child: &mut Child, key: &str, time: Duration) -> Result<(bool, Vec<u8>), String> {
     if let Some(mut stdin) = child.stdin.take() {
         // A helper that does not read its question will give no useful answer; that is what counts.
         let _ = stdin.write_all(key.as_bytes());
@@ -196,7 +200,7 @@ fn converse(child: &mut Child, key: &str) -> Result<(bool, Vec<u8>), String> {
         let mut text = Vec::new();
         stdout.take(CONFIG_BYTES_MAX).read_to_end(&mut text).map(|_| text)
     });
-    let until = Instant::now() + HELPER_TIME_MAX;
+    let until = Instant::now() + time;
     loop {
         match child.try_wait().map_err(|error| error.to_string())? {
             Some(status) => {
@@ -209,7 +213,7 @@ fn converse(child: &mut Child, key: &str) -> Result<(bool, Vec<u8>), String> {
                 let text = reader.join().map_err(|_| "its output")?.map_err(|error| error.to_string())?;
                 return Ok((status.success(), text));
             }
-            None if Instant::now() >= until => return Err(format!("no answer within {HELPER_TIME_MAX:?}")),
+            None if Instant::now() >= until => return Err(format!("no answer within {time:?}")),
             None => std::thread::sleep(HELPER_LOOK_EVERY),
         }
     }
@@ -239,6 +243,39 @@ mod tests {
         assert!(look_up(&config, "h:5000").unwrap() == Some(basic("a", "b")));
         assert!(look_up(&config, "t").unwrap() == Some(Credentials::Identity("x".into())));
         assert!(look_up(&config, "other").unwrap().is_none());
+    }
+
+    #[test]
+    fn helpers_answer_within_their_bounds() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let with = |script: &str, time| {
+            let path = directory.path().join("helper");
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            loop {
+                match ask(path.to_str().unwrap(), "host:5000", time) {
+                    // Another test's fork may hold the script open for writing until it executes.
+                    Err(why) if why.contains("Text file busy") => std::thread::yield_now(),
+                    answer => return answer,
+                }
+            }
+        };
+        let answer =
+            r#"read key; echo "{\"ServerURL\": \"$key\", \"Username\": \"me\", \"Secret\": \"$1 $key\"}""#;
+        let patient = Duration::from_secs(60);
+        assert!(with(answer, patient).unwrap() == Some(basic("me", "get host:5000")));
+        let token = r#"echo '{"ServerURL": "h", "Username": "<token>", "Secret": "refresh"}'"#;
+        assert!(with(token, patient).unwrap() == Some(Credentials::Identity("refresh".into())));
+        let unknown = "echo credentials not found in native keychain; exit 1";
+        assert!(with(unknown, patient).unwrap().is_none());
+        assert!(with("echo out of order; exit 1", patient).is_err_and(|why| why.contains("out of order")));
+        assert!(with("echo rubbish", patient).is_err_and(|why| why.contains("its answer")));
+        assert!(
+            with("exec tail -f /dev/null", Duration::from_millis(100))
+                .is_err_and(|why| why.contains("no answer"))
+        );
+        assert!(with("exec cat /dev/zero", patient).is_err(), "an endless answer ends it");
     }
 
     #[test]
