@@ -10,7 +10,7 @@ use flate2::Compression;
 /// Files for each directory.
 const FILES_PER_DIRECTORY: usize = 24;
 /// Of 256 runs of content this many are noise.
-const NOISE_SHARE: u64 = 48;
+const NOISE_SHARE: u64 = 26;
 const RUN_BYTES: usize = 96;
 const WORDS: [&str; 16] = [
     "static ",
@@ -69,9 +69,9 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Most files are small and a few are large, as in a package: 1 KiB << 0..9, times up to 2.
+    /// Most files are small and a few are large, as in a package: 1 KiB << 0..7, times up to 2.
     fn content(&mut self) -> Vec<u8> {
-        let order = (self.next() % 100).pow(2) / 1_050;
+        let order = (self.next() % 100).pow(2) / 1_300;
         let base = 1_024_usize << order;
         let bytes = base + usize::try_from(self.next()).unwrap_or(0) % base;
         let mut content = Vec::with_capacity(bytes + RUN_BYTES);
