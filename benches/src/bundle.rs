@@ -2,6 +2,8 @@
 
 use crate::Result;
 use crate::fixture::PROGRAM;
+use celda::sandbox::caps::CapSet;
+use celda::sandbox::seccomp::default_profile;
 use serde_json::{Value, json};
 
 /// Docker's default set.
@@ -34,7 +36,7 @@ pub(crate) fn config() -> Result<Value> {
                         "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"],
         "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
     });
-    linux["seccomp"] = Value::Null;
+    linux["seccomp"] = serde_json::to_value(default_profile(CapSet::docker_default()))?;
     Ok(json!({
         "ociVersion": "1.0.2", "hostname": "bench", "linux": linux,
         "root": {"path": "rootfs", "readonly": false},

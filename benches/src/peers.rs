@@ -57,6 +57,9 @@ impl Field {
     ) -> Result<Self> {
         let mut found = vec![self::celda::peer()];
         let mut daemons = Vec::new();
+        if !pulls {
+            found.push(self::celda::library());
+        }
         for (place, worker) in workers.iter_mut().enumerate() {
             if !pulls {
                 found.extend(runtimes::find(place, worker));
@@ -77,7 +80,7 @@ impl Field {
         }
         let mut field = Self { workers, peers: Vec::new(), daemons };
         for peer in found {
-            if !only.is_empty() && peer.name != CELDA && !only.iter().any(|only| peer.name.contains(only)) {
+            if !only.is_empty() && !peer.name.starts_with(CELDA) && !only.iter().any(|only| peer.name.contains(only)) {
                 continue;
             }
             match field.prepare(&peer) {

@@ -10,6 +10,7 @@
 //! a version 1 hierarchy of the machine; the mounts vanish with the worker, and what daemons burn is in the cgroup's sum.
 
 mod inside;
+mod library;
 mod outside;
 
 pub(crate) use inside::serve;
@@ -48,6 +49,8 @@ pub(crate) enum Job {
 pub(crate) struct Measured {
     /// Before each sample, untimed; failures do not matter.
     pub(crate) reset: Vec<Argv>,
+    /// Start through the library, in place of `steps`; a latency is then the time to execve.
+    pub(crate) library: bool,
     /// Timed together, one after the other.
     pub(crate) steps: Vec<Argv>,
     /// After each sample, untimed.

@@ -27,6 +27,18 @@ pub(super) fn peer() -> Peer {
     }
 }
 
+/// The library beneath it, as a cell that stays up uses it. Its latency ends at execve; starts per second count whole
+/// lives.
+pub(super) fn library() -> Peer {
+    Peer {
+        name: "celda library, to execve".into(),
+        worker: 0,
+        prepare: Vec::new(),
+        start: Measured { library: true, ..Measured::default() },
+        pull: None,
+    }
+}
+
 fn pull(_place: usize, reference: &str) -> Measured {
     let root = format!("{WORK}/pull-{ID}");
     Measured {

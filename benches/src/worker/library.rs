@@ -1,0 +1,104 @@
+//! Starts through the library, as a cell that stays up does: no process of celda's own, the network namespace out of a
+//! pool, the filter compiled once.
+//!
+//! ```text
+//! lease, ladder, spec, filter, pool    once
+//! request -> cgroup, image mount, writable layer, overlay, plan, clone3 -> execve | exit, clean-up
+//!         <------------------- the latency that is reported -----------> |
+//! ```
+
+use super::WORK;
+use crate::Result;
+use celda::sandbox::cgroup::Hierarchy;
+use celda::sandbox::seccomp::{self, Arch, BpfInstruction};
+use celda::sandbox::{NetworkNamespaces, Request, Stdio, plan};
+use celda_layerfs::mount::{Ladder, WritableLayer};
+use celda_layerfs::progress::Progress;
+use celda_layerfs::pull::{PullOptions, pull};
+use celda_layerfs::store::ImageLease;
+use celda_layerfs::transport::Cancel;
+use celda_layerfs::{Reference, Store, StoreOptions};
+use oci_spec::runtime::{LinuxResources, Spec};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Namespaces kept ready: what sixty-four starts at once take while the pool's thread fills it again.
+const POOL_COUNT: usize = 128;
+
+/// All that starts share.
+pub(super) struct Library {
+    ladder: Ladder,
+    lease: ImageLease,
+    containers: PathBuf,
+    spec: Spec,
+    filter: Vec<BpfInstruction>,
+    cgroups: Hierarchy,
+    pool: Mutex<NetworkNamespaces>,
+}
+
+impl Library {
+    /// Pulls the image into a store of its own and leases it.
+    ///
+    /// # Errors
+    /// When there is no image, or the kernel cannot mount it.
+    pub(super) fn open() -> Result<Self> {
+        let root = PathBuf::from(format!("{WORK}/library-root"));
+        let store = Store::open(&root, StoreOptions::default())?;
+        let reference: Reference = format!("oci:{WORK}/image:bench").parse()?;
+        let silent: Arc<dyn Progress> = Arc::new(celda_layerfs::progress::Silent);
+        let image = pull(&store, &reference, &PullOptions::default(), &silent, &Cancel::default())?;
+        let lease = store.lease(&image)?;
+        let spec: Spec = serde_json::from_slice(&std::fs::read(format!("{WORK}/bundle/config.json"))?)?;
+        let profile = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.seccomp().as_ref())
+            .ok_or("a bundle without seccomp")?;
+        Ok(Self {
+            ladder: Ladder::load(&root, Path::new("/run/celda-library")),
+            lease,
+            containers: root.join("containers"),
+            filter: seccomp::compile(profile, Arch::host())?,
+            spec,
+            cgroups: Hierarchy::find()?,
+            pool: Mutex::new(NetworkNamespaces::new(POOL_COUNT)?),
+        })
+    }
+
+    /// One container from request to exit; answers the time to its execve.
+    ///
+    /// # Errors
+    /// What the library says.
+    pub(super) fn start(&self, id: &str) -> Result<Duration> {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let stdio = Stdio::Files([null.try_clone()?.into(), null.try_clone()?.into(), null.into()]);
+        let network = self.pool.lock().map_err(|_| "a start has panicked")?.take()?;
+        let requested = Instant::now();
+        let image = self.ladder.mount_image(self.lease.source(), self.lease.tars())?;
+        let writable = WritableLayer::create(&self.containers, id)?;
+        let rootfs = self.ladder.overlay(image.as_fd(), Some(writable.path()))?;
+        let request = Request {
+            id: id.to_owned(),
+            spec: self.spec.clone(),
+            rootfs,
+            stdio,
+            cgroup: Some(self.cgroups.create(id, &LinuxResources::default())?),
+            network: Some(network),
+            seccomp: Some(self.filter.clone()),
+            init: false,
+        };
+        let container = plan(request)?.start()?;
+        let latency = requested.elapsed();
+        let exit = container.wait()?;
+        drop(image);
+        writable.remove()?;
+        if exit == celda::sandbox::Exit::Code(0) {
+            Ok(latency)
+        } else {
+            Err(format!("{id} ended with {exit:?}").into())
+        }
+    }
+}
