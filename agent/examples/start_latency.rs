@@ -10,7 +10,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
-use celda::sandbox::{NetworkNamespaces, Request, Stdio, plan};
+use celda::sandbox::caps::CapSet;
+use celda::sandbox::cgroup::Hierarchy;
+use celda::sandbox::{NetworkNamespaces, Request, Stdio, plan, seccomp};
 use oci_spec::runtime::Spec;
 use rustix::mount::OpenTreeFlags;
 use serde_json::{Value, json};
@@ -58,13 +60,20 @@ fn main() -> Result<(), Failure> {
 fn cycles(count: usize, root: &Path, spec: &Spec, pooled: bool) -> Result<Columns, Failure> {
     let pool = if pooled { Some(NetworkNamespaces::new(8)?) } else { None };
     let mut columns = Columns::default();
-    for _ in 0..count {
+    let (hierarchy, resources) = (Hierarchy::find().ok(), oci_spec::runtime::LinuxResources::default());
+    for number in 0..count {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let rootfs: OwnedFd = rustix::mount::open_tree(rustix::fs::CWD, root, flags)?;
         let network = pool.as_ref().map(NetworkNamespaces::take).transpose()?;
         let (id, spec, stdio) = ("bench".to_owned(), spec.clone(), Stdio::Inherit);
+        let name = format!("celda-bench-{}-{:?}-{number}", std::process::id(), std::thread::current().id());
         let begin = Instant::now();
-        let request = Request { id, spec, rootfs, stdio, cgroup: None, network, seccomp: None, init: false };
+        let seccomp = Some(seccomp::default_program(seccomp::Arch::host(), CapSet::docker_default())?);
+        let cgroup = match &hierarchy {
+            Some(hierarchy) => Some(hierarchy.create(&name.replace(['(', ')'], ""), &resources)?),
+            None => None,
+        };
+        let request = Request { id, spec, rootfs, stdio, cgroup, network, seccomp, init: false };
         let container = plan(request)?.start()?;
         let timings = container.timings();
         container.wait()?;

@@ -20,7 +20,8 @@ pub struct Request {
     pub stdio: Stdio,
     /// The cgroup that the container is born into; it is killed and removed when the container has ended.
     pub cgroup: Option<CgroupDir>,
-    /// A network namespace made beforehand, joined instead of a new one.
+    /// A network namespace made beforehand, joined instead of a new one; not used with a user namespace, which
+    /// must own its network.
     pub network: Option<OwnedFd>,
     /// The compiled filter for `linux.seccomp`; the spec's own text is not compiled here.
     pub seccomp: Option<Vec<BpfInstruction>>,

@@ -172,6 +172,48 @@ fn privileged_a_foreground_terminal_is_relayed_and_restored() {
 }
 
 #[test]
+fn privileged_a_container_is_born_into_its_cgroup() {
+    let Some(_alone) = alone() else { return };
+    let Ok(hierarchy) = celda::sandbox::cgroup::Hierarchy::find() else {
+        println!("skipped: no cgroup v2 that can be written");
+        return;
+    };
+    let id = format!("celda-test-{}", std::process::id());
+    let resources = oci_spec::runtime::LinuxResources::default();
+    let cgroup = hierarchy.create(&id, &resources).expect("a cgroup");
+    let path = cgroup.path().to_owned();
+    let rootfs = Rootfs::new();
+    let script = "cat /proc/self/cgroup | grep ^0; sleep 1000 & ls /sys/fs/cgroup/cgroup.procs";
+    let mut request = request(&rootfs, &spec(&["/bin/sh", "-c", script]));
+    request.cgroup = Some(cgroup);
+    let caps = celda::sandbox::caps::CapSet::docker_default();
+    let arch = celda::sandbox::seccomp::Arch::host();
+    request.seccomp = Some(celda::sandbox::seccomp::default_program(arch, caps).expect("a filter"));
+    let mut container = plan(request).expect("a plan").start().expect("started");
+    let members = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    let pid = container.pid().to_string();
+    let ended = rustix::event::poll(
+        &mut [rustix::event::PollFd::from_borrowed_fd(container.pidfd(), rustix::event::PollFlags::IN)],
+        Some(&rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 }),
+    );
+    assert_eq!(ended, Ok(1), "it ends by itself");
+    assert!(members.lines().any(|line| line == pid) || members.is_empty(), "{members}");
+    drop(container.pipes().input.take());
+    let (text, exit) = finish(container);
+    assert_eq!((text.as_str(), exit), ("0::/\n/sys/fs/cgroup/cgroup.procs\n", Exit::Code(0)));
+    assert!(!path.exists(), "the cgroup is gone");
+
+    // A start that fails takes its cgroup along, planned or not.
+    for arguments in [&["/bin/missing"][..], &[]] {
+        let cgroup = hierarchy.create(&id, &resources).expect("a cgroup");
+        let mut request = super::support::request(&rootfs, &spec(arguments));
+        request.cgroup = Some(cgroup);
+        assert!(plan(request).and_then(celda::sandbox::Plan::start).is_err());
+        assert!(!path.exists(), "the cgroup is gone");
+    }
+}
+
+#[test]
 fn privileged_namespaces_are_joined_by_path() {
     let Some(_alone) = alone() else { return };
     let rootfs = Rootfs::new();

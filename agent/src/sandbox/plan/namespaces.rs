@@ -149,7 +149,8 @@ fn refuse_contradictions(all: &Namespaces, spec: &Spec) -> Result<()> {
 }
 
 fn plan_new(draft: &mut Draft, all: &Namespaces, linux: &Linux, network: bool) -> Result<()> {
-    let network = network && all.network == State::New;
+    // One that was made beforehand belongs to the caller's user namespace, and could not be joined from another.
+    let network = network && all.network == State::New && all.user == State::Shared;
     let bits = [
         (all.user, flag::USER),
         (all.pid, flag::PID),
