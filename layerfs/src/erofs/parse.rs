@@ -56,7 +56,7 @@ pub fn parse(index: &[u8], limits: &Limits) -> Result<Index, ErofsError> {
         data_budget: index.len() as u64,
         symlink_bytes_max: limits.path_bytes as u64,
     };
-    reader.reach(root, root)?;
+    reader.reach(root, root);
     let mut next = 0;
     while next < reader.nids.len() {
         reader.inode(next)?;
@@ -183,16 +183,15 @@ struct Head {
 }
 
 impl Reader<'_> {
-    /// The id of inode `nid`, which directory `parent` has an entry for.
-    fn reach(&mut self, nid: u64, parent: u64) -> Result<InodeId, ErofsError> {
-        if let Some(&id) = self.ids.get(&nid) {
-            return Ok(id);
+    /// The id of inode `nid`, which directory `parent` has an entry for, and whether this is its first one.
+    fn reach(&mut self, nid: u64, parent: u64) -> (InodeId, bool) {
+        let next = InodeId(self.nids.len() as u32);
+        let id = *self.ids.entry(nid).or_insert(next);
+        if id == next {
+            self.nids.push(nid);
+            self.parents.push(parent);
         }
-        let id = InodeId(self.nids.len() as u32);
-        self.ids.insert(nid, id);
-        self.nids.push(nid);
-        self.parents.push(parent);
-        Ok(id)
+        (id, id == next)
     }
 
     fn inode(&mut self, index: usize) -> Result<(), ErofsError> {
@@ -310,14 +309,11 @@ impl Reader<'_> {
                     }
                     continue;
                 }
-                let child = self.reach(name.nid, nid)?;
+                let (child, is_first) = self.reach(name.nid, nid);
                 if name.file_type != file_type(self.mode_of(name.nid)?) {
                     return broken(head.at, "a directory entry has another type than its inode");
                 }
-                let is_own = self.parents[child.0 as usize] == nid && child.0 != 0;
-                let is_new =
-                    child.0 as usize >= self.tree.inodes.len() && !children.values().any(|&id| id == child);
-                if name.file_type == file_type(S_IFDIR) && !(is_own && is_new) {
+                if name.file_type == file_type(S_IFDIR) && !is_first {
                     return broken(head.at, "a directory has more than one name");
                 }
                 children.insert(name.name.into(), child);

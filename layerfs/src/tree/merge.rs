@@ -19,10 +19,11 @@ use super::resolve::{self, DEPTH_MAX, Resolved, STEPS_MAX, Walk};
 use super::whiteout::{self, Meaning};
 use super::{Inode, InodeId, Kind, Tree, xattrs};
 
-/// Inodes of one image, and names of hard links, replaced ones counted too. A path of 4095 bytes can ask for 2,047 directories that have no
-/// entry of their own, so the limits on entries alone do not bound memory. The largest public images have about
-/// two million files.
-const INODES_MAX: usize = 8 << 20;
+/// Memory that an inode and its first name take, about. `Limits::metadata_bytes` divided by it bounds the inodes of
+/// an image, and the names of its hard links, replaced ones counted too: a path of 4095 bytes can ask for 2,047
+/// directories that have no entry of their own, so the limits on entries alone do not bound memory. By default that
+/// is eight million; the largest public images have about two million files.
+const INODE_BYTES: u64 = 256;
 /// Permissions of the root and of directories that no entry describes.
 const DIRECTORY_MODE: u32 = 0o755;
 /// Permissions of symbolic links: what Linux shows for each of them, symlink(7).
@@ -39,6 +40,7 @@ pub struct Merger {
     layers_count: usize,
     layers_max: usize,
     entries_max: u64,
+    inodes_max: usize,
     path_bytes_max: usize,
     name_bytes_max: usize,
 }
@@ -52,6 +54,8 @@ impl Merger {
             layers_count: 0,
             layers_max: limits.layers_count.min(usize::from(u16::MAX)),
             entries_max: limits.entries_count,
+            // Inodes are numbered in 32 bits.
+            inodes_max: (limits.metadata_bytes / INODE_BYTES).min(u64::from(u32::MAX)) as usize,
             path_bytes_max: limits.path_bytes,
             name_bytes_max: limits.name_bytes,
         }
@@ -136,8 +140,8 @@ impl Layer<'_> {
         let parent = self.parent(parent_path)?;
         if let Some(target) = target {
             self.merger.hard_links_count += 1;
-            if self.merger.hard_links_count > INODES_MAX {
-                return Err(Problem::Inodes(INODES_MAX));
+            if self.merger.hard_links_count > self.merger.inodes_max {
+                return Err(Problem::Inodes(self.merger.inodes_max));
             }
             self.set(parent, name, target);
             return Ok(());
@@ -185,9 +189,10 @@ impl Layer<'_> {
     }
 
     fn add(&mut self, inode: Inode) -> Result<InodeId, Problem> {
+        let inodes_max = self.merger.inodes_max;
         let inodes = &mut self.merger.tree.inodes;
-        if inodes.len() >= INODES_MAX {
-            return Err(Problem::Inodes(INODES_MAX));
+        if inodes.len() >= inodes_max {
+            return Err(Problem::Inodes(inodes_max));
         }
         inodes.push(inode);
         Ok(InodeId((inodes.len() - 1) as u32))
@@ -196,6 +201,10 @@ impl Layer<'_> {
     /// Gives `id` the name `name` in `parent`, whatever had it before.
     fn set(&mut self, parent: InodeId, name: &[u8], id: InodeId) {
         let tree = &mut self.merger.tree;
+        // A link may come to stand where the way to the cached parent led through a missing name and back by `..`.
+        if matches!(tree.inode(id).kind, Kind::Symlink(_)) {
+            self.parent = None;
+        }
         let Kind::Directory(children) = &mut tree.inodes[parent.0 as usize].kind else { return };
         let Some(slot) = children.get_mut(name) else {
             children.insert(name.into(), id);
@@ -216,8 +225,7 @@ impl Layer<'_> {
             return Ok(*id);
         }
         let Resolved { mut directory, depth, missing } = self.walk(path)?;
-        // The entry itself is one deeper.
-        if depth + missing.len() >= DEPTH_MAX {
+        if depth + missing.len() > DEPTH_MAX {
             return Err(Problem::Depth(DEPTH_MAX));
         }
         for name in missing {

@@ -67,9 +67,11 @@ pub(super) fn directory(tree: &Tree, path: &[u8], walk: Walk<'_>) -> Result<Opti
             Some(child) => match &tree.inode(child).kind {
                 Kind::Directory(_) => walked.push(child),
                 Kind::Symlink(target) => {
-                    let so_far = &path[..path.len() - tail.len() - usize::from(!tail.is_empty())];
-                    if literal && walk.shadowed.is_some_and(|shadowed| shadowed.contains(so_far)) {
-                        return Ok(None);
+                    if literal && let Some(shadowed) = walk.shadowed {
+                        let so_far = &path[..path.len() - tail.len() - usize::from(!tail.is_empty())];
+                        if shadowed.contains(so_far) {
+                            return Ok(None);
+                        }
                     }
                     links += 1;
                     if links > SYMLINKS_MAX {
