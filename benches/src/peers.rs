@@ -80,7 +80,10 @@ impl Field {
         }
         let mut field = Self { workers, peers: Vec::new(), daemons };
         for peer in found {
-            if !only.is_empty() && !peer.name.starts_with(CELDA) && !only.iter().any(|only| peer.name.contains(only)) {
+            if !only.is_empty()
+                && !peer.name.starts_with(CELDA)
+                && !only.iter().any(|only| peer.name.contains(only))
+            {
                 continue;
             }
             match field.prepare(&peer) {

@@ -119,7 +119,7 @@ Every engine runs in a private mount and cgroup namespace whose /sys/fs/cgroup i
 version 1 hierarchy of the machine is touched: crun with `--cgroup-manager=disabled`, podman with `--cgroups=disabled`, runc\n\
 and containerd making one directory a container. CPU is all that the engine's cgroup used, daemons and shims included.\n\
 `celda library` is not a process but the library in one that stays up, as a cell uses it: from the request to execve, with\n\
-network namespaces from a pool, mounts, overlay, cgroup and filter made for each; its starts per second are whole lives,\n\
+network namespaces from a pool and one mount of the image for all, a writable layer, overlay and cgroup for each; its starts per second are whole lives,\n\
 clean-up included.\n\n\
 `cold` is with the machine's page cache dropped before each start.\n";
 

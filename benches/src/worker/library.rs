@@ -2,9 +2,9 @@
 //! pool, the filter compiled once.
 //!
 //! ```text
-//! lease, ladder, spec, filter, pool    once
-//! request -> cgroup, image mount, writable layer, overlay, plan, clone3 -> execve | exit, clean-up
-//!         <------------------- the latency that is reported -----------> |
+//! lease, image mount, spec, filter, pool    once
+//! request -> cgroup, writable layer, overlay, plan, clone3 -> execve | exit, clean-up
+//!         <-------------- the latency that is reported ----> |
 //! ```
 
 use super::WORK;
@@ -20,7 +20,7 @@ use celda_layerfs::transport::Cancel;
 use celda_layerfs::{Reference, Store, StoreOptions};
 use oci_spec::runtime::{LinuxResources, Spec};
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -31,7 +31,9 @@ const POOL_COUNT: usize = 128;
 /// All that starts share.
 pub(super) struct Library {
     ladder: Ladder,
-    lease: ImageLease,
+    /// Held for as long as the mount below.
+    _lease: ImageLease,
+    image: OwnedFd,
     containers: PathBuf,
     spec: Spec,
     filter: Vec<BpfInstruction>,
@@ -57,9 +59,11 @@ impl Library {
             .as_ref()
             .and_then(|linux| linux.seccomp().as_ref())
             .ok_or("a bundle without seccomp")?;
+        let ladder = Ladder::load(&root, Path::new("/run/celda-library"));
         Ok(Self {
-            ladder: Ladder::load(&root, Path::new("/run/celda-library")),
-            lease,
+            image: ladder.mount_image(lease.source(), lease.tars())?,
+            ladder,
+            _lease: lease,
             containers: root.join("containers"),
             filter: seccomp::compile(profile, Arch::host())?,
             spec,
@@ -77,9 +81,8 @@ impl Library {
         let stdio = Stdio::Files([null.try_clone()?.into(), null.try_clone()?.into(), null.into()]);
         let network = self.pool.lock().map_err(|_| "a start has panicked")?.take()?;
         let requested = Instant::now();
-        let image = self.ladder.mount_image(self.lease.source(), self.lease.tars())?;
         let writable = WritableLayer::create(&self.containers, id)?;
-        let rootfs = self.ladder.overlay(image.as_fd(), Some(writable.path()))?;
+        let rootfs = self.ladder.overlay(self.image.as_fd(), Some(writable.path()))?;
         let request = Request {
             id: id.to_owned(),
             spec: self.spec.clone(),
@@ -93,7 +96,6 @@ impl Library {
         let container = plan(request)?.start()?;
         let latency = requested.elapsed();
         let exit = container.wait()?;
-        drop(image);
         writable.remove()?;
         if exit == celda::sandbox::Exit::Code(0) {
             Ok(latency)
