@@ -60,7 +60,7 @@ pub(super) fn program(policy: &Policy<'_>, arch: Arch) -> Result<Vec<BpfInstruct
                 ranges.push(Range { start: X32_BIT, leaf: Leaf::Return(Action::ENOSYS) });
             }
         }
-        let tree = assembler.tree(&ranges, policy.default, abi);
+        let tree = assembler.tree(&ranges, policy.default);
         let tree = assembler.load(DATA_NUMBER, tree);
         otherwise = assembler.branch(code::JUMP_EQUAL, abi.audit(), tree, otherwise);
     }
@@ -136,26 +136,26 @@ impl Assembler {
     }
 
     /// Binary search for the range that the number in the accumulator lies in.
-    fn tree(&mut self, ranges: &[Range], default: Action, abi: Abi) -> Label {
+    fn tree(&mut self, ranges: &[Range], default: Action) -> Label {
         match ranges {
             [] => self.ret(default),
             [Range { leaf: Leaf::Return(action), .. }] => self.ret(*action),
-            [Range { leaf: Leaf::Arguments(alternatives), .. }] => self.arguments(alternatives, default, abi),
+            [Range { leaf: Leaf::Arguments(alternatives), .. }] => self.arguments(alternatives, default),
             _ => {
                 let (low, high) = ranges.split_at(ranges.len() / 2);
-                let when_high = self.tree(high, default, abi);
-                let when_low = self.tree(low, default, abi);
+                let when_high = self.tree(high, default);
+                let when_low = self.tree(low, default);
                 self.branch(code::JUMP_GREATER_OR_EQUAL, high[0].start, when_high, when_low)
             }
         }
     }
 
-    fn arguments(&mut self, alternatives: &[Alternative], default: Action, abi: Abi) -> Label {
+    fn arguments(&mut self, alternatives: &[Alternative], default: Action) -> Label {
         let mut next = self.ret(default);
         for alternative in alternatives.iter().rev() {
             let mut matched = self.ret(alternative.action);
             for condition in alternative.conditions.iter().rev() {
-                matched = self.condition(*condition, matched, next, abi);
+                matched = self.condition(*condition, matched, next);
             }
             next = matched;
         }
@@ -163,15 +163,16 @@ impl Assembler {
     }
 
     /// One comparison of 64 bits, by halves; of 32 bits where an argument has no more.
-    fn condition(&mut self, condition: Condition, yes: Label, no: Label, abi: Abi) -> Label {
-        let Condition { index, compare, value } = condition;
+    fn condition(&mut self, condition: Condition, yes: Label, no: Label) -> Label {
+        let Condition { index, compare, value, is_wide } = condition;
         let low_at = DATA_ARGS + 8 * index;
-        let wide = !abi.is_narrow();
         let (high, low) = ((value >> 32) as u32, value as u32);
         let (order, yes, no) = match compare {
-            Compare::Equal => return self.equal(low_at, wide.then_some(u32::MAX), u32::MAX, value, yes, no),
+            Compare::Equal => {
+                return self.equal(low_at, is_wide.then_some(u32::MAX), u32::MAX, value, yes, no);
+            }
             Compare::NotEqual => {
-                return self.equal(low_at, wide.then_some(u32::MAX), u32::MAX, value, no, yes);
+                return self.equal(low_at, is_wide.then_some(u32::MAX), u32::MAX, value, no, yes);
             }
             Compare::Masked(mask) => {
                 let mask_high = Some((mask >> 32) as u32).filter(|mask| *mask != 0);
@@ -185,7 +186,7 @@ impl Assembler {
         };
         let halves = self.branch(order, low, yes, no);
         let halves = self.load(low_at, halves);
-        if !wide {
+        if !is_wide {
             return halves;
         }
         let not_above = self.branch(code::JUMP_EQUAL, high, halves, no);

@@ -64,7 +64,7 @@ fn condition(text: &str) -> Option<Condition> {
         let (mask, value) = rest.strip_prefix('&')?.split_once("==")?;
         (Compare::Masked(number(mask)?), number(value)?)
     };
-    Some(Condition { index, compare, value })
+    Some(Condition { index, compare, value, is_wide: true })
 }
 
 fn number(text: &str) -> Option<u64> {

@@ -27,6 +27,8 @@ mod error;
 mod file;
 mod policy;
 mod ranges;
+#[cfg(test)]
+mod tests;
 
 use oci_spec::runtime::LinuxSeccomp;
 

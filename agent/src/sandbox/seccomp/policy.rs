@@ -53,6 +53,8 @@ pub(super) struct Condition {
     pub(super) index: u32,
     pub(super) compare: Compare,
     pub(super) value: u64,
+    /// Whether all 64 bits count, or the low 32: programs of narrow architectures may leave anything above them.
+    pub(super) is_wide: bool,
 }
 
 /// Calls, and what becomes of them when all conditions hold.
@@ -140,7 +142,7 @@ impl Condition {
                 (Compare::Masked(arg.value()), arg.value_two().unwrap_or(0) & arg.value())
             }
         };
-        Ok(Self { index: arg.index() as u32, compare, value })
+        Ok(Self { index: arg.index() as u32, compare, value, is_wide: true })
     }
 
     /// The same for arguments of 32 bits.
@@ -150,7 +152,7 @@ impl Condition {
             Compare::Masked(mask) => Compare::Masked(mask & LOW),
             other => other,
         };
-        Self { compare, value: self.value & LOW, ..self }
+        Self { compare, value: self.value & LOW, is_wide: false, ..self }
     }
 }
 

@@ -93,7 +93,7 @@ fn numbered(policy: &Policy<'_>, table: &Table, abi: Abi) -> Result<Vec<(u32, Al
                 continue;
             };
             let Some(number) = table.number(call, abi) else { continue };
-            let which = Condition { index: 0, compare: Compare::Equal, value };
+            let which = Condition { index: 0, compare: Compare::Equal, value, is_wide: false };
             calls.push((number, Alternative { conditions: vec![which], action: rule.action }));
         }
     }
