@@ -2,6 +2,7 @@
 
 mod errors;
 mod lifecycle;
+mod limits;
 mod support;
 mod traps;
 mod users;

@@ -14,6 +14,8 @@ mod hierarchy;
 mod limits;
 mod locate;
 pub mod read;
+#[cfg(test)]
+mod tests;
 
 pub use dir::{CgroupDir, OomKills, REMOVE_WAIT};
 pub use error::CgroupError;

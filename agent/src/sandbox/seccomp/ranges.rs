@@ -79,13 +79,14 @@ fn numbered(policy: &Policy<'_>, table: &Table, abi: Abi) -> Result<Vec<(u32, Al
         let narrow = |condition: &Condition| if abi.is_narrow() { condition.narrowed() } else { *condition };
         let conditions: Vec<Condition> = rule.conditions.iter().map(narrow).collect();
         for name in &rule.names {
-            if policy.default.lets_through() && !table.knows(name) {
+            let row = table.row(name);
+            if policy.default.lets_through() && row.is_none() {
                 let why =
                     "no such system call is known, so it can't be held back; remove the name".to_string();
                 let name: String = name.chars().take(40).collect();
                 return Err(SeccompError::Invalid { what: format!("syscalls, name {name:?}"), why });
             }
-            if let Some(number) = table.number(name, abi) {
+            if let Some(number) = row.and_then(|row| Table::number_in(row, abi)) {
                 calls.push((number, Alternative { conditions: conditions.clone(), action: rule.action }));
             }
             // Their arguments lie behind a pointer then, so a rule with conditions can't apply.

@@ -128,7 +128,7 @@ fn the_written_profile_is_the_built_in_filter() {
     let table = Table::read();
     for number in 0..41 {
         let policy = builtin::policy(Arch::X86_64, CapSet::EMPTY.with(number));
-        assert!(policy.rules.iter().flat_map(|rule| &rule.names).all(|name| table.knows(name)));
+        assert!(policy.rules.iter().flat_map(|rule| &rule.names).all(|name| table.row(name).is_some()));
     }
 }
 
@@ -146,7 +146,7 @@ fn the_table_is_sorted_and_complete() {
         assert_eq!(table.number(name, abi), Some(number));
     }
     assert_eq!((table.number("open", Abi::Aarch64), table.newest(Abi::X86_64)), (None, 469));
-    assert!(!table.knows("") && !table.knows("-") && !table.knows("zzz"));
+    assert!(["", "-", "zzz"].iter().all(|name| table.row(name).is_none()));
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn agree(profile: &LinuxSeccomp, program: &[BpfInstruction]) {
     let table = Table::read();
     for abi in [Abi::X86_64, Abi::X32, Abi::X86, Abi::Arm] {
         let bit = if abi == Abi::X32 { X32_BIT } else { 0 };
-        for number in (0..=600).chain([u32::MAX & !X32_BIT & !(1 << 31)]) {
+        for number in (0..=600).chain([u32::MAX >> 2]) {
             for at in [0, 7, 11].map(|at| (at + number as usize) % VALUES.len()) {
                 let args = [VALUES[at], VALUES[(at + 5) % 16], VALUES[(at * 3) % 16], 0, 0, 0];
                 let call = Call { number: number | bit, arch: abi.audit(), args };
