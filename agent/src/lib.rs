@@ -3,6 +3,11 @@
 //! `unsafe` and raw `libc` calls live only in `sys`.
 #![deny(unsafe_code)]
 
+pub mod cli;
+pub mod container;
+pub mod error;
 pub mod sandbox;
 pub mod spec;
 mod sys;
+
+pub use error::{Error, Result};

@@ -65,7 +65,7 @@ pub fn build(
 
 fn linux(flags: &RunFlags) -> Result<oci_spec::runtime::Linux, SpecError> {
     let (masked, read_only) = security::covered(flags);
-    let (uids, gids) = security::mappings(flags)?;
+    let (uids, gids) = security::id_mappings(&flags.userns)?;
     let sysctls = security::sysctls(flags)?;
     let devices = security::devices(flags)?;
     let resources = resources::resources(flags)?;

@@ -17,10 +17,10 @@ const ENTRIES_COUNT_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 256;
 
 /// Copies what `source` holds into the directory `into`, which gets the source's owner and mode.
-pub(super) fn directory(source: OwnedFd, into: &Path) -> io::Result<()> {
+pub(super) fn directory(source: &OwnedFd, into: &Path) -> io::Result<()> {
     let target = rustix::fs::open(into, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut budget = ENTRIES_COUNT_MAX;
-    copy(&source, &target, 0, &mut budget)
+    copy(source, &target, 0, &mut budget)
 }
 
 fn copy(source: &OwnedFd, target: &OwnedFd, depth: usize, budget: &mut usize) -> io::Result<()> {

@@ -33,6 +33,7 @@ pub use config::ImageConfig;
 pub use error::SpecError;
 pub use flags::{Network, RunFlags, SecurityOpt};
 pub use prepare::{Built, SeccompChoice, Step};
+pub use security::id_mappings;
 
 /// The default size of /dev/shm (Docker's).
 pub const SHM_BYTES: u64 = 64 << 20;
@@ -71,16 +72,12 @@ pub struct Host {
     pub env: Vec<(String, String)>,
     /// What celda itself may do (its permitted set): all that `--privileged` and `--cap-add` can give.
     pub caps: CapSet,
-    /// The kernel's version, for profiles with `minKernel`.
-    pub kernel: (u32, u32),
 }
 
 impl Host {
     /// This machine and this process, for the container whose directory is `container_dir` in the store `root`.
     pub fn here(root: &Path, container_dir: &Path) -> Self {
         let uname = rustix::system::uname();
-        let release = uname.release().to_string_lossy().into_owned();
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
         let caps = rustix::thread::capabilities(None).map_or(0, |sets| sets.permitted.bits());
         Self {
             container_dir: container_dir.to_owned(),
@@ -90,7 +87,6 @@ impl Host {
                 .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
                 .collect(),
             caps: CapSet::from_bits(caps),
-            kernel: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
         }
     }
 }

@@ -77,7 +77,7 @@ impl Built {
             match step {
                 Step::HostDirectory { path, mode } => host_directory(path, *mode)?,
                 Step::ImageFile { path, bytes } => {
-                    image_file(rootfs, path, bytes).map_err(SpecError::io("write the container's", *path))?
+                    image_file(rootfs, path, bytes).map_err(SpecError::io("write the container's", *path))?;
                 }
                 Step::Volume { path, image_path, copy_up } => volume(rootfs, path, image_path, *copy_up)?,
             }
@@ -156,7 +156,7 @@ fn fill(rootfs: BorrowedFd<'_>, image_path: &str, into: &Path) -> io::Result<()>
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::openat2(rootfs, image_path, flags, Mode::empty(), resolve) {
-        Ok(source) => copy_up::directory(source, into),
+        Ok(source) => copy_up::directory(&source, into),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

@@ -66,10 +66,13 @@ pub(super) fn namespaces(flags: &RunFlags) -> Result<Vec<LinuxNamespace>, SpecEr
     kinds.into_iter().map(|kind| make(kind).map_err(|error| internal("linux.namespaces", &error))).collect()
 }
 
-/// User and group id mappings.
-pub(super) fn mappings(flags: &RunFlags) -> Result<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>), SpecError> {
+/// The user and group id mappings of `--userns`; none for the host's own namespace.
+///
+/// # Errors
+/// [`SpecError`] when the subordinate ids of `auto` cannot be had.
+pub fn id_mappings(userns: &Userns) -> Result<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>), SpecError> {
     let oci = |ranges: &[IdRange]| ranges.iter().map(|range| range.to_oci()).collect();
-    match &flags.userns {
+    match userns {
         Userns::Host => Ok((Vec::new(), Vec::new())),
         Userns::Map { uids, gids } => Ok((oci(uids), oci(gids))),
         Userns::Auto => Ok((oci(&subordinate("/etc/subuid")?), oci(&subordinate("/etc/subgid")?))),

@@ -12,7 +12,7 @@ use std::ffi::{CStr, c_void};
 
 use super::calls::{self, Answer, Errno, call};
 use super::child::Child;
-use super::clone3::clone3;
+use super::clone3::vfork;
 use super::report::{
     DETAIL_AGENT, DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, MESSAGE_BYTES_MAX, Report,
 };
@@ -32,15 +32,10 @@ pub(super) fn execute(child: &mut Child<'_>, execute: &Execute) -> Answer {
     };
     let reaper = child.slots.get(reaper)?;
     let program = Program { execute, report: child.report, agent: child.agent, terminal };
-    // SAFETY: `clone_args` is plain numbers, for which all zeros is valid.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
-    (args.stack, args.stack_size) = child.second_stack;
     let argument = (&raw const program).cast_mut().cast::<c_void>();
     // SAFETY: the second stack is nobody else's, and `program` lives in this frame, which waits (CLONE_VFORK)
     // until the new process has executed or exited.
-    let pid = unsafe { clone3(&args, run_program, argument) }?;
+    let pid = unsafe { vfork(child.second_stack, run_program, argument) }?;
     if child.report.errno() != 0 {
         return Err(child.report.errno());
     }

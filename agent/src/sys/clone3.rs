@@ -88,6 +88,80 @@ pub(super) unsafe fn clone3(
     if answer < 0 { Err(-(answer as i32)) } else { Ok(answer as i32) }
 }
 
+/// `long clone(unsigned long flags, void *stack, ...)`, where the child calls `entry(argument)` on the stack that
+/// ends at `stack_end`.
+///
+/// # Safety
+/// As `clone3_raw`, with no flag that reads the other three arguments of the syscall.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+unsafe extern "C" fn clone_raw(flags: u64, stack_end: u64, entry: Entry, argument: *mut c_void) -> isize {
+    core::arch::naked_asm!(
+        "mov r9, rdx",
+        "mov r8, rcx",
+        "xor edx, edx",
+        "xor r10d, r10d",
+        "mov eax, {number}",
+        "syscall",
+        "test rax, rax",
+        "jnz 2f",
+        "xor ebp, ebp",
+        "mov rdi, r8",
+        "call r9",
+        "ud2",
+        "2:",
+        "ret",
+        number = const libc::SYS_clone,
+    )
+}
+
+/// `long clone(unsigned long flags, void *stack, ...)`, where the child calls `entry(argument)` on the stack that
+/// ends at `stack_end`.
+///
+/// # Safety
+/// As on x86_64.
+#[cfg(target_arch = "aarch64")]
+#[unsafe(naked)]
+unsafe extern "C" fn clone_raw(flags: u64, stack_end: u64, entry: Entry, argument: *mut c_void) -> isize {
+    core::arch::naked_asm!(
+        "mov x10, x2",
+        "mov x11, x3",
+        "mov x2, xzr",
+        "mov x3, xzr",
+        "mov x4, xzr",
+        "mov x8, #{number}",
+        "svc #0",
+        "cbnz x0, 2f",
+        "mov x29, xzr",
+        "mov x30, xzr",
+        "mov x0, x11",
+        "blr x10",
+        "brk #1",
+        "2:",
+        "ret",
+        number = const libc::SYS_clone,
+    )
+}
+
+/// `vfork(2)` onto a stack of the child's own; answers the child's pid once it has executed or exited. It is the
+/// older clone(2) because filters that look at its flags must refuse clone3(2), whose flags they cannot see.
+///
+/// # Errors
+/// `EAGAIN` (pids limit), `ENOMEM`; what a filter answers.
+///
+/// # Safety
+/// As `clone3`, for the stack of `size` bytes at `start`.
+pub(super) unsafe fn vfork(
+    (start, size): (u64, u64),
+    entry: Entry,
+    argument: *mut c_void,
+) -> Result<i32, i32> {
+    let flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD) as u64;
+    // SAFETY: forwarded to the caller; none of the flags reads a further argument.
+    let answer = unsafe { clone_raw(flags, start + size, entry, argument) };
+    if answer < 0 { Err(-(answer as i32)) } else { Ok(answer as i32) }
+}
+
 /// Bytes of one child's stack: the deepest walk uses about 12 KiB in a debug build.
 const STACK_BYTES: usize = 128 * 1024;
 /// Bytes of the hole beneath each stack; touching it ends the process instead of corrupting memory.

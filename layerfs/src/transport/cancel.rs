@@ -20,6 +20,11 @@ impl Cancel {
         Self::default()
     }
 
+    /// One that is cancelled by setting `flag`, as a signal handler can.
+    pub fn from_flag(flag: Arc<AtomicBool>) -> Self {
+        Self { own: flag, parent: None }
+    }
+
     /// Asks whoever holds a clone to stop.
     pub fn cancel(&self) {
         self.own.store(true, Ordering::Release);

@@ -1,0 +1,35 @@
+//! `celda gc`.
+
+use std::process::ExitCode;
+
+use super::context::Context;
+use super::output;
+use crate::{Error, Result};
+
+pub(super) fn main(context: &Context) -> Result<ExitCode> {
+    let report = context.store()?.gc()?;
+    if context.global.json {
+        let value = serde_json::json!({
+            "freed_bytes": report.freed_bytes,
+            "images": report.images,
+            "layers": report.layers,
+            "indexes_count": report.indexes_count,
+            "blobs_count": report.blobs_count,
+            "containers": report.containers,
+            "leased": report.leased,
+        });
+        output::json(&value).map_err(Error::io("write to", "standard output"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for container in &report.containers {
+        output::line(&format!("container {container}"));
+    }
+    for layer in &report.layers {
+        output::line(&format!("layer {layer}"));
+    }
+    for image in &report.leased {
+        output::line(&format!("image {image} is kept: a container runs from it"));
+    }
+    output::line(&format!("freed {}", output::bytes(report.freed_bytes)));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,102 @@
+//! `celda info`: what this machine offers, what is missing, and why.
+
+use std::process::ExitCode;
+
+use celda_layerfs::io;
+use serde_json::json;
+
+use super::context::Context;
+use super::output;
+use crate::sandbox::cgroup::Hierarchy;
+use crate::{Error, Result};
+
+pub(super) fn main(context: &Context) -> Result<ExitCode> {
+    let (store, ladder) = context.store_and_ladder()?;
+    let ladder = ladder.info();
+    let ring = io::probe_ring();
+    let value = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "root": store.root(),
+        "run": context.global.run,
+        "kernel": ladder.kernel,
+        "architecture": std::env::consts::ARCH,
+        "mount": ladder,
+        "io": {
+            "path": if ring.is_available { "ring" } else { "threads" },
+            "why": (!ring.is_available).then_some(ring.reason),
+        },
+        "cgroup": cgroup(),
+        "images_count": store.images()?.len(),
+    });
+    if context.global.json {
+        output::json(&value).map_err(Error::io("write to", "standard output"))?;
+    } else {
+        print(&value);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where limits are kept, by which controllers, and why the others are missing.
+fn cgroup() -> serde_json::Value {
+    let found = Hierarchy::find().and_then(|hierarchy| Ok((hierarchy.controllers()?, hierarchy)));
+    let (controllers, hierarchy) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            return json!({"path": null, "controllers": [], "missing": [], "why": error.to_string()});
+        }
+    };
+    let (present, missing): (Vec<_>, Vec<_>) =
+        controllers.into_iter().partition(|controller| controller.missing.is_none());
+    json!({
+        "path": hierarchy.parent(),
+        "controllers": present.iter().map(|controller| controller.name).collect::<Vec<_>>(),
+        "missing": missing
+            .iter()
+            .map(|controller| json!({"name": controller.name, "why": controller.missing}))
+            .collect::<Vec<_>>(),
+    })
+}
+
+/// Two columns, and a line for each reason.
+fn print(value: &serde_json::Value) {
+    let text = |pointer: &str| match value.pointer(pointer) {
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(serde_json::Value::Array(list)) => {
+            list.iter().filter_map(|item| item.as_str()).collect::<Vec<_>>().join(" ")
+        }
+        None | Some(serde_json::Value::Null) => "none".into(),
+        Some(other) => other.to_string(),
+    };
+    let rows = [
+        ("version", "/version"),
+        ("root", "/root"),
+        ("run", "/run"),
+        ("kernel", "/kernel"),
+        ("architecture", "/architecture"),
+        ("images", "/images_count"),
+        ("mount", "/mount/rung"),
+        ("  direct reads", "/mount/directio"),
+        ("  shared page cache", "/mount/inode_share"),
+        ("io", "/io/path"),
+        ("cgroup", "/cgroup/path"),
+        ("  controllers", "/cgroup/controllers"),
+    ];
+    for (name, pointer) in rows {
+        output::line(&format!("{name:<21}{}", text(pointer)));
+    }
+    for pointer in ["/mount/why", "/io/why", "/cgroup/why", "/cgroup/missing"] {
+        let reasons = match value.pointer(pointer) {
+            Some(serde_json::Value::Array(list)) => list.clone(),
+            Some(serde_json::Value::String(text)) => vec![text.clone().into()],
+            _ => Vec::new(),
+        };
+        for reason in reasons {
+            let words = match (reason.as_str(), reason["name"].as_str(), reason["why"].as_str()) {
+                (Some(text), ..) => text.to_owned(),
+                (_, Some(name), Some(why)) => format!("no {name} limits: {why}"),
+                _ => continue,
+            };
+            output::line(&format!("! {words}"));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The command line: one file per command, `args` and `run_args` are the manual.
+//!
+//! ```text
+//! args -> main -> run | pull | images | ...  -> output (tables, JSON), progress (bars, lines)
+//!                  `-> layerfs (store, pull, mount), spec (flags -> OCI spec), sandbox (start, wait)
+//! ```
+
+pub mod args;
+pub mod run_args;
+
+mod complete;
+mod context;
+mod gc;
+mod images;
+mod info;
+mod inspect;
+mod output;
+mod pack;
+mod progress;
+mod pull;
+mod rmi;
+mod run;
+mod signals;
+mod timing;
+mod verify;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use context::Context;
+
+/// What a command of celda ends with when celda itself failed, as Docker's.
+pub const EXIT_FAILED: u8 = 125;
+
+/// Runs one command and gives its exit status.
+pub fn main(cli: Cli) -> ExitCode {
+    log_if_asked();
+    let context = Context::new(cli.global);
+    let outcome = match cli.command {
+        Command::Run(args) => return run::main(&context, &args),
+        Command::Pull(args) => pull::main(&context, &args),
+        Command::Images(args) => images::main(&context, &args),
+        Command::Inspect(args) => inspect::main(&context, &args),
+        Command::Rmi(args) => rmi::main(&context, &args),
+        Command::Gc => gc::main(&context),
+        Command::Verify(args) => verify::main(&context, &args),
+        Command::Pack(args) => pack::main(&context, &args),
+        Command::Info => info::main(&context),
+        Command::Completions(args) => complete::main(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Says why celda failed; a closed standard error changes nothing about the exit status.
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "celda: {error}");
+    ExitCode::from(EXIT_FAILED)
+}
+
+/// `CELDA_LOG=debug` shows what the libraries do; without it not even the subscriber is made.
+fn log_if_asked() {
+    if let Ok(filter) = std::env::var("CELDA_LOG") {
+        let filter = tracing_subscriber::EnvFilter::new(filter);
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+}

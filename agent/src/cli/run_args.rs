@@ -1,0 +1,210 @@
+//! The flags of `celda run`, with Docker's names and habits.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::args::SourceArgs;
+use crate::sandbox::idmap::Userns;
+use crate::sandbox::rlimit::Ulimit;
+use crate::spec::size::{Cpus, MemorySwap, Size};
+use crate::spec::volume::{Tmpfs, Volume};
+use crate::spec::{Network, RunFlags, SecurityOpt};
+
+/// `celda run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  celda run debian:12 echo hello
+  celda run -it --rm -v $PWD:/src:ro -w /src debian:12 bash
+  celda run --memory 256m --cpus 0.5 --pids-limit 64 --read-only --cap-drop ALL app:1
+  celda run --timing oci:/tmp/demo:1 true
+
+Exit status: the container's own; 128+N when signal N ended it; 125 when celda itself failed,
+126 when the command cannot be executed, 127 when it was not found.")]
+pub struct RunArgs {
+    /// Image to run: name[:tag][@digest], oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:TAG]
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Command and arguments instead of the image's own
+    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+
+    /// Remove the container's writable layer when it ends
+    #[arg(long)]
+    pub rm: bool,
+    /// Keep standard input open and hand it to the container
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the container a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Name of the container; unique among the running ones
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Label of the container, NAME=VALUE; repeatable
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
+    /// When to fetch the image
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pub pull: Pull,
+    /// How the image is reached.
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Print to standard error how long each stage took, in microseconds
+    #[arg(long)]
+    pub timing: bool,
+
+    /// Environment variable NAME=VALUE, or NAME to hand on this shell's; repeatable
+    #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "Process")]
+    pub env: Vec<String>,
+    /// File of environment variables, a NAME[=VALUE] a line; repeatable
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Process")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR", help_heading = "Process")]
+    pub workdir: Option<String>,
+    /// User, by name or number, with an optional group
+    #[arg(short, long, value_name = "USER[:GROUP]", help_heading = "Process")]
+    pub user: Option<String>,
+    /// Further group of the process; repeatable
+    #[arg(long, value_name = "GROUP", help_heading = "Process")]
+    pub group_add: Vec<String>,
+    /// Program to run instead of the image's entrypoint; drops the image's command
+    #[arg(long, value_name = "PROGRAM", help_heading = "Process")]
+    pub entrypoint: Option<String>,
+    /// Run a small init as process 1 that forwards signals and reaps
+    #[arg(long, help_heading = "Process")]
+    pub init: bool,
+    /// Signal that asks the container to stop
+    #[arg(long, value_name = "SIGNAL", help_heading = "Process")]
+    pub stop_signal: Option<String>,
+
+    /// Mount a host directory, file or named volume; repeatable
+    #[arg(short, long, value_name = "SOURCE:TARGET[:OPTIONS]", help_heading = "Files")]
+    pub volume: Vec<Volume>,
+    /// Mount a tmpfs; repeatable
+    #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files")]
+    pub tmpfs: Vec<Tmpfs>,
+    /// Make the root filesystem read-only
+    #[arg(long, help_heading = "Files")]
+    pub read_only: bool,
+    /// Size of /dev/shm, such as 64m
+    #[arg(long, value_name = "BYTES", help_heading = "Files")]
+    pub shm_size: Option<Size>,
+
+    /// Network: none has loopback only, host is this machine's
+    #[arg(long, alias = "net", value_name = "none|host", default_value = "none", help_heading = "Network")]
+    pub network: Network,
+    /// Host name inside
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub hostname: Option<String>,
+    /// Line of /etc/hosts, NAME:ADDRESS; repeatable
+    #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network")]
+    pub add_host: Vec<String>,
+
+    /// Memory limit, such as 256m; a process beyond it is killed
+    #[arg(short, long, value_name = "BYTES", help_heading = "Limits")]
+    pub memory: Option<Size>,
+    /// Memory and swap together, such as 512m; -1 for unlimited swap
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, help_heading = "Limits")]
+    pub memory_swap: Option<MemorySwap>,
+    /// Memory that the container keeps when the machine runs short of it
+    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
+    pub memory_reservation: Option<Size>,
+    /// Number of cores, such as 0.5
+    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
+    pub cpus: Option<Cpus>,
+    /// Relative weight of CPU time, 2 to 262144
+    #[arg(long, value_name = "WEIGHT", help_heading = "Limits")]
+    pub cpu_shares: Option<u64>,
+    /// Cores the container may use, such as 0-3,6
+    #[arg(long, value_name = "CORES", help_heading = "Limits")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes the container may use, such as 0,1
+    #[arg(long, value_name = "NODES", help_heading = "Limits")]
+    pub cpuset_mems: Option<String>,
+    /// Number of processes; -1 for no limit
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true, help_heading = "Limits")]
+    pub pids_limit: Option<i64>,
+    /// Resource limit, such as nofile=1024:2048; repeatable
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Limits")]
+    pub ulimit: Vec<Ulimit>,
+    /// How ready the kernel is to kill this container when memory runs out, -1000 to 1000
+    #[arg(long, value_name = "SCORE", allow_hyphen_values = true, help_heading = "Limits")]
+    pub oom_score_adj: Option<i32>,
+
+    /// Capability to add, or ALL; repeatable
+    #[arg(long, value_name = "CAPABILITY", value_delimiter = ',', help_heading = "Security")]
+    pub cap_add: Vec<String>,
+    /// Capability to drop, or ALL; repeatable
+    #[arg(long, value_name = "CAPABILITY", value_delimiter = ',', help_heading = "Security")]
+    pub cap_drop: Vec<String>,
+    /// seccomp=FILE, seccomp=unconfined, no-new-privileges or systempaths=unconfined; repeatable
+    #[arg(long, value_name = "OPTION", help_heading = "Security")]
+    pub security_opt: Vec<SecurityOpt>,
+    /// User namespace: `host` for none, `auto`, or map:CONTAINER:HOST:COUNT[,...]
+    #[arg(long, value_name = "MODE", default_value = "host", help_heading = "Security")]
+    pub userns: Userns,
+    /// Namespaced kernel parameter, NAME=VALUE; repeatable
+    #[arg(long, value_name = "NAME=VALUE", help_heading = "Security")]
+    pub sysctl: Vec<String>,
+    /// All capabilities, all devices, no seccomp filter and no masks: no protection from what runs inside
+    #[arg(long, help_heading = "Security")]
+    pub privileged: bool,
+}
+
+/// When `run` fetches its image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pull {
+    /// Ask the registry each time.
+    Always,
+    /// Only when it is not here.
+    Missing,
+    /// Never; fail when it is not here.
+    Never,
+}
+
+impl RunArgs {
+    /// The flags as the spec's builder takes them, for the container `id`.
+    pub fn flags(&self, id: String) -> RunFlags {
+        RunFlags {
+            id,
+            name: self.name.clone(),
+            command: self.command.clone(),
+            entrypoint: self.entrypoint.clone(),
+            env: self.env.clone(),
+            env_files: self.env_file.clone(),
+            user: self.user.clone(),
+            groups: self.group_add.clone(),
+            workdir: self.workdir.clone(),
+            hostname: self.hostname.clone(),
+            labels: self.label.clone(),
+            tty: self.tty,
+            init: self.init,
+            network: self.network,
+            volumes: self.volume.clone(),
+            tmpfs: self.tmpfs.clone(),
+            shm_size: self.shm_size,
+            read_only: self.read_only,
+            privileged: self.privileged,
+            cap_add: self.cap_add.clone(),
+            cap_drop: self.cap_drop.clone(),
+            security: self.security_opt.clone(),
+            ulimits: self.ulimit.clone(),
+            userns: self.userns.clone(),
+            memory: self.memory,
+            memory_swap: self.memory_swap,
+            memory_reservation: self.memory_reservation,
+            cpus: self.cpus,
+            cpu_shares: self.cpu_shares,
+            cpuset_cpus: self.cpuset_cpus.clone(),
+            cpuset_mems: self.cpuset_mems.clone(),
+            pids_limit: self.pids_limit,
+            oom_score_adj: self.oom_score_adj,
+            sysctls: self.sysctl.clone(),
+            add_hosts: self.add_host.clone(),
+            stop_signal: self.stop_signal.clone(),
+        }
+    }
+}

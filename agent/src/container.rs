@@ -1,0 +1,162 @@
+//! What celda keeps of one container: its id, its name while it runs, and a record of what it is.
+//!
+//! ```text
+//! ROOT/containers/<id>/state.json   what `celda inspect` shows; goes with the container's directory
+//! RUN/names/<name>                  held by flock while the container runs, so a kill -9 frees the name
+//! ```
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Bytes that a container's record may have: labels and environment are the user's own.
+const STATE_BYTES_MAX: u64 = 4 << 20;
+/// Characters of a container's name; a file is named by it.
+const NAME_LENGTH_MAX: usize = 128;
+
+/// What is known of a container, as `celda inspect` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// The name that the user gave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The image as the user wrote it.
+    pub image: String,
+    /// The digest of its manifest.
+    pub manifest: String,
+    /// Labels in order of their names: the image's, then the user's.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// What was run.
+    pub args: Vec<String>,
+    /// Seconds since 1970.
+    pub created_s: u64,
+    /// Process id on the host, once started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Exit status, once ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u8>,
+}
+
+impl State {
+    /// Writes the record into the container's directory, not synced: a crash of the machine ends the container too.
+    ///
+    /// # Errors
+    /// What the kernel answers, with the path.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let path = directory.join("state.json");
+        let text = serde_json::to_vec(self).map_err(|e| Error::io("encode", &path)(e.into()))?;
+        fs::write(&path, text).map_err(Error::io("write", &path))
+    }
+
+    /// The record in `directory`, if it has one that can be read.
+    pub fn read(directory: &Path) -> Option<Self> {
+        let mut text = Vec::new();
+        File::open(directory.join("state.json")).ok()?.take(STATE_BYTES_MAX).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// The record of the container with this name or with an id that starts so.
+    pub fn find(root: &Path, name_or_id: &str) -> Option<Self> {
+        let directories = fs::read_dir(root.join("containers")).ok()?;
+        let states = directories.flatten().filter_map(|entry| Self::read(&entry.path()));
+        let mut matching = states.filter(|state| {
+            state.name.as_deref() == Some(name_or_id)
+                || (!name_or_id.is_empty() && state.id.starts_with(name_or_id))
+        });
+        matching.next()
+    }
+}
+
+/// A new id: 64 hexadecimal digits of the kernel's randomness.
+///
+/// # Errors
+/// When the kernel has no randomness to give.
+pub fn new_id() -> Result<String> {
+    let mut bytes = [0_u8; 32];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| Error::io("read randomness from", "getrandom(2)")(errno.into()))?;
+    Ok(celda_layerfs::Digest::from_bytes(bytes).hex())
+}
+
+/// A container's name, held until dropped; another container cannot take it meanwhile.
+#[derive(Debug)]
+pub struct NameClaim {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl NameClaim {
+    /// Takes `name` under `run`.
+    ///
+    /// # Errors
+    /// [`Error::Name`] when the name is malformed or a running container has it.
+    pub fn take(run: &Path, name: &str) -> Result<Self> {
+        check_name(name)?;
+        let directory = run.join("names");
+        fs::create_dir_all(&directory).map_err(Error::io("create directory", &directory))?;
+        let path = directory.join(name);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let lock = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))
+            .map_err(|errno| Error::io("open", &path)(errno.into()))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(Errno::WOULDBLOCK) => {
+                let reason = "a running container has it; choose another name or end that container".into();
+                Err(Error::Name { name: name.into(), reason })
+            }
+            Err(errno) => Err(Error::io("lock", &path)(errno.into())),
+        }
+    }
+}
+
+impl Drop for NameClaim {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    let bytes = name.as_bytes();
+    let good = (2..=NAME_LENGTH_MAX).contains(&bytes.len())
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes.iter().copied().all(legal);
+    if good {
+        return Ok(());
+    }
+    let reason = format!("use 2 to {NAME_LENGTH_MAX} of a-z A-Z 0-9 _ . - and start with a letter or digit");
+    Err(Error::Name { name: name.chars().take(NAME_LENGTH_MAX).collect(), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_held_until_its_container_ends() {
+        let run = tempfile::tempdir().expect("a directory");
+        let claim = NameClaim::take(run.path(), "web-1").expect("free");
+        assert!(matches!(NameClaim::take(run.path(), "web-1"), Err(Error::Name { .. })));
+        drop(claim);
+        NameClaim::take(run.path(), "web-1").expect("free again");
+    }
+
+    #[test]
+    fn names_that_are_no_file_names_are_refused() {
+        let run = tempfile::tempdir().expect("a directory");
+        for name in ["", "a", "../x", "a/b", ".hidden", "-x", "a\0b", &"n".repeat(129)] {
+            assert!(matches!(NameClaim::take(run.path(), name), Err(Error::Name { .. })), "{name:?}");
+        }
+    }
+}

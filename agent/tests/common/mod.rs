@@ -1,0 +1,151 @@
+//! What the tests of the `celda` command share: a store of their own, a small image, a look for leaks.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// Whether privileged tests can run here; says so when not, and panics when they must.
+pub(crate) fn privileged(test: &str) -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    assert!(
+        std::env::var_os("CELDA_REQUIRE_PRIVILEGED").is_none(),
+        "{test} needs root and must not be skipped"
+    );
+    println!("{test} skipped: needs root");
+    false
+}
+
+/// The path of a static busybox; panics when tests must not be skipped and there is none.
+pub(crate) fn busybox(test: &str) -> Option<PathBuf> {
+    let found = ["/bin/busybox", "/usr/bin/busybox"].iter().map(PathBuf::from).find(|path| path.exists());
+    assert!(
+        found.is_some() || std::env::var_os("CELDA_REQUIRE_PRIVILEGED").is_none(),
+        "{test} needs busybox (Debian: apt-get install busybox-static)"
+    );
+    if found.is_none() {
+        println!("{test} skipped: needs busybox (Debian: apt-get install busybox-static)");
+    }
+    found
+}
+
+/// The `celda` command with a store of its own.
+pub(crate) struct Celda {
+    directory: TempDir,
+}
+
+impl Celda {
+    pub(crate) fn new() -> Self {
+        let celda = Self { directory: tempfile::tempdir().expect("a temporary directory") };
+        fs::create_dir(celda.directory.path().join("files")).expect("a directory for the test's files");
+        celda
+    }
+
+    /// A store that has the image `image()`, from a layout beside it; `None` where the test is to be skipped.
+    pub(crate) fn with_image(test: &str) -> Option<Self> {
+        if !privileged(test) {
+            return None;
+        }
+        let busybox = busybox(test)?;
+        let busybox = busybox.to_str().expect("a plain path");
+        let celda = Self::new();
+        let files = [format!("{busybox}:/bin/busybox"), format!("{busybox}:/bin/sh")];
+        let image = celda.image();
+        celda.ok(&["pack", &image, &files[0], &files[1], "--cmd", "/bin/sh"]);
+        celda.ok(&["pull", "--quiet", &image]);
+        Some(celda)
+    }
+
+    pub(crate) fn image(&self) -> String {
+        format!("oci:{}:1", self.directory.path().join("layout").display())
+    }
+
+    pub(crate) fn files(&self) -> PathBuf {
+        self.directory.path().join("files")
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.directory.path().join("root")
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_celda"));
+        command.env("CELDA_ROOT", self.root()).env("CELDA_RUN", self.directory.path().join("run"));
+        command.args(args).stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn output(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("celda starts")
+    }
+
+    /// Standard output of a command that must succeed.
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
+        let output = self.output(args);
+        assert!(output.status.success(), "celda {args:?}: {}", describe(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Standard output of `script` in busybox's shell with these flags of `run`.
+    pub(crate) fn shell(&self, flags: &[&str], script: &str) -> String {
+        self.ok(&self.shell_args(flags, script).iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    pub(crate) fn shell_args(&self, flags: &[&str], script: &str) -> Vec<String> {
+        let mut args = vec!["run".to_owned(), "--rm".to_owned()];
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        args.extend([self.image(), "/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()]);
+        args
+    }
+
+    /// Standard error of a command that must fail with `status`.
+    pub(crate) fn fails(&self, status: i32, args: &[&str]) -> String {
+        let output = self.output(args);
+        assert_eq!(output.status.code(), Some(status), "celda {args:?}: {}", describe(&output));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+pub(crate) fn describe(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}\nstdout: {}\nstderr: {}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+/// What a container could leave on the machine: mounts, cgroups, loop devices.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Leftovers {
+    mounts_count: usize,
+    cgroups: BTreeSet<PathBuf>,
+    loops: BTreeSet<PathBuf>,
+}
+
+impl Leftovers {
+    pub(crate) fn now() -> Self {
+        let mounts_count = fs::read_to_string("/proc/self/mountinfo").map_or(0, |text| text.lines().count());
+        let mut cgroups = BTreeSet::new();
+        for parent in ["/sys/fs/cgroup/unified/celda", "/sys/fs/cgroup/celda", "/sys/fs/cgroup/celda.slice"] {
+            collect(Path::new(parent), &mut cgroups);
+        }
+        let mut loops = BTreeSet::new();
+        for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+            let backing = entry.path().join("loop/backing_file");
+            if backing.exists() {
+                loops.insert(backing);
+            }
+        }
+        Self { mounts_count, cgroups, loops }
+    }
+}
+
+fn collect(directory: &Path, into: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            into.insert(entry.path());
+        }
+    }
+}

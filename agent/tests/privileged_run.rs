@@ -1,0 +1,197 @@
+//! `celda run` as a user meets it: output, exit status, every flag, and nothing left behind.
+
+mod common;
+
+use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
+
+use common::{Celda, describe};
+
+#[test]
+fn privileged_output_and_status_are_the_containers() {
+    let Some(celda) = Celda::with_image("output_and_status") else { return };
+    let args = celda.shell_args(&[], "echo out; echo err >&2; exit 7");
+    let output = celda.output(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(7), "{}", describe(&output));
+    assert_eq!(output.stdout, b"out\n");
+    assert_eq!(output.stderr, b"err\n");
+}
+
+#[test]
+fn privileged_a_signal_is_128_and_its_number() {
+    let Some(celda) = Celda::with_image("signal_status") else { return };
+    let image = celda.image();
+    celda.fails(128 + 9, &["run", "--rm", "--init", &image, "/bin/sh", "-c", "kill -9 $$"]);
+}
+
+#[test]
+fn privileged_a_program_that_cannot_run_has_dockers_status() {
+    let Some(celda) = Celda::with_image("cannot_run") else { return };
+    let image = celda.image();
+    let missing = celda.fails(127, &["run", "--rm", &image, "no-such-program"]);
+    assert!(missing.contains("no-such-program"), "{missing}");
+    let directory = celda.fails(126, &["run", "--rm", &image, "/bin"]);
+    assert!(directory.contains("/bin"), "{directory}");
+    let file = celda.files().join("script");
+    fs::write(&file, "#!/no/such/interpreter\n").expect("written");
+    let mount = format!("{}:/script:ro", file.display());
+    celda.fails(126, &["run", "--rm", "-v", &mount, &image, "/script"]);
+    let usage = celda.output(&["run", "--rm", "--memory", "lots", &image]);
+    assert_ne!(usage.status.code(), Some(0));
+}
+
+#[test]
+fn privileged_the_process_is_as_asked() {
+    let Some(celda) = Celda::with_image("process_flags") else { return };
+    assert_eq!(celda.shell(&["-e", "A=1", "-e", "B=x y"], "echo $A $B"), "1 x y\n");
+    let env = celda.files().join("env");
+    fs::write(&env, "# a comment\nC=from file\n").expect("written");
+    assert_eq!(celda.shell(&["--env-file", env.to_str().expect("utf-8")], "echo $C"), "from file\n");
+    assert_eq!(celda.shell(&["-w", "/made/here"], "pwd"), "/made/here\n");
+    assert_eq!(
+        celda.shell(&["-u", "1234:4321", "--group-add", "77"], "busybox id -u; busybox id -g; busybox id -G"),
+        "1234\n4321\n4321 77\n"
+    );
+    assert_eq!(celda.shell(&["--hostname", "box"], "busybox hostname; echo $HOSTNAME"), "box\nbox\n");
+    assert_eq!(celda.shell(&["--ulimit", "nofile=100:200"], "ulimit -Sn; ulimit -Hn"), "100\n200\n");
+    assert_eq!(celda.shell(&[], "echo $$"), "1\n");
+    assert_eq!(celda.shell(&["--init"], "test $$ != 1 && echo other"), "other\n");
+    let image = celda.image();
+    assert_eq!(celda.ok(&["run", "--rm", "--entrypoint", "/bin/busybox", &image, "echo", "hi"]), "hi\n");
+}
+
+#[test]
+fn privileged_files_are_as_asked() {
+    let Some(celda) = Celda::with_image("file_flags") else { return };
+    let shared = celda.files().join("shared");
+    fs::create_dir(&shared).expect("made");
+    fs::write(shared.join("in"), "from the host").expect("written");
+    let (rw, ro) = (format!("{}:/data", shared.display()), format!("{}:/data:ro", shared.display()));
+    assert_eq!(celda.shell(&["-v", &rw], "busybox cat /data/in; echo back > /data/out"), "from the host");
+    assert_eq!(fs::read_to_string(shared.join("out")).expect("came back"), "back\n");
+    assert_eq!(celda.shell(&["-v", &ro], "busybox touch /data/x 2>/dev/null || echo refused"), "refused\n");
+    assert_eq!(celda.shell(&["--read-only"], "busybox touch /x 2>/dev/null || echo refused"), "refused\n");
+    assert_eq!(
+        celda.shell(&["--read-only", "--tmpfs", "/t:size=1m"], "echo yes > /t/x; busybox cat /t/x"),
+        "yes\n"
+    );
+    assert_eq!(celda.shell(&[], "echo kept > /x; busybox cat /x"), "kept\n");
+    assert_eq!(celda.shell(&[], "busybox cat /x 2>/dev/null || echo gone"), "gone\n");
+    assert_eq!(celda.shell(&["-v", "vol:/v"], "echo 1 > /v/f"), "");
+    assert_eq!(celda.shell(&["-v", "vol:/v"], "busybox cat /v/f"), "1\n");
+}
+
+#[test]
+fn privileged_the_network_is_none_or_the_hosts() {
+    let Some(celda) = Celda::with_image("network") else { return };
+    let links = "busybox ls /sys/class/net";
+    assert_eq!(celda.shell(&[], links), "lo\n");
+    assert_eq!(
+        celda.shell(&["--network", "none"], "busybox ip addr show lo | busybox grep -c 127.0.0.1"),
+        "1\n"
+    );
+    let inside = celda.shell(&["--network", "host"], "busybox readlink /proc/self/ns/net");
+    let here = fs::read_link("/proc/self/ns/net").expect("a namespace");
+    assert_eq!(inside.trim(), here.to_str().expect("utf-8"));
+}
+
+#[test]
+fn privileged_protection_is_on_unless_asked_off() {
+    let Some(celda) = Celda::with_image("protection") else { return };
+    let status = |flags: &[&str], field: &str| {
+        let text = celda.shell(flags, &format!("busybox grep ^{field}: /proc/self/status"));
+        text.split_whitespace().last().unwrap_or("").to_owned()
+    };
+    assert_eq!(status(&[], "CapEff"), "00000000a80425fb");
+    assert_eq!(status(&["--cap-drop", "ALL"], "CapBnd"), "0000000000000000");
+    assert_eq!(status(&["--cap-drop", "ALL", "--cap-add", "NET_ADMIN"], "CapEff"), "0000000000001000");
+    assert_eq!(status(&[], "Seccomp"), "2");
+    assert_eq!(status(&["--security-opt", "seccomp=unconfined"], "Seccomp"), "0");
+    assert_eq!(status(&["--security-opt", "no-new-privileges"], "NoNewPrivs"), "1");
+    assert_eq!(status(&["--privileged"], "Seccomp"), "0");
+    assert_eq!(celda.shell(&[], "busybox mount -t tmpfs x /mnt 2>/dev/null || echo refused"), "refused\n");
+    let kernel_log = "busybox test -s /proc/timer_list && echo shown || echo hidden";
+    assert_eq!(celda.shell(&[], kernel_log), "hidden\n");
+    assert_eq!(
+        celda
+            .shell(&["--userns", "map:0:100000:65536"], "busybox id -u; busybox cat /proc/self/uid_map")
+            .split_whitespace()
+            .collect::<Vec<_>>(),
+        ["0", "0", "100000", "65536"]
+    );
+}
+
+#[test]
+fn privileged_standard_input_comes_with_i_only() {
+    let Some(celda) = Celda::with_image("stdin") else { return };
+    for (flags, expected) in [(&["-i"][..], "typed\n"), (&[][..], "")] {
+        let args = celda.shell_args(flags, "busybox cat");
+        let mut child = celda.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("started");
+        let _ = child.stdin.take().expect("piped").write_all(b"typed\n");
+        let output = child.wait_with_output().expect("ended");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{flags:?}");
+    }
+}
+
+#[test]
+fn privileged_a_second_run_reads_no_layer() {
+    let Some(celda) = Celda::with_image("second_run") else { return };
+    celda.shell(&[], "true");
+    let image = celda.image();
+    let output = celda.output(&[
+        "run",
+        "--rm",
+        "--timing",
+        "--json",
+        "--pull",
+        "never",
+        &image,
+        "/bin/busybox",
+        "true",
+    ]);
+    assert!(output.status.success(), "{}", describe(&output));
+    let timing: serde_json::Value = serde_json::from_slice(&output.stderr).expect("timing in JSON");
+    assert_eq!(timing["downloaded_bytes"], 0, "{timing}");
+    assert_eq!(timing["layers_read"], 0, "{timing}");
+    assert!(timing["stages_us"]["start"].as_u64().is_some(), "{timing}");
+}
+
+#[test]
+fn privileged_a_limit_that_cannot_be_kept_is_refused() {
+    let Some(celda) = Celda::with_image("limits_refused") else { return };
+    let info: serde_json::Value = serde_json::from_str(&celda.ok(&["info", "--json"])).expect("JSON");
+    let controllers = info["cgroup"]["controllers"].as_array().cloned().unwrap_or_default();
+    let image = celda.image();
+    for (controller, flags) in
+        [("memory", ["--memory", "64m"]), ("cpu", ["--cpus", "0.5"]), ("pids", ["--pids-limit", "20"])]
+    {
+        let args = ["run", "--rm", flags[0], flags[1], &image, "/bin/busybox", "true"];
+        if controllers.iter().any(|name| name == controller) {
+            celda.ok(&args);
+        } else {
+            let error = celda.fails(125, &args);
+            assert!(error.contains(controller), "{error}");
+        }
+    }
+}
+
+#[test]
+fn privileged_signals_reach_the_container() {
+    let Some(celda) = Celda::with_image("signals") else { return };
+    let args = celda
+        .shell_args(&[], "trap 'echo got; exit 3' TERM; echo ready; while :; do busybox sleep 0.05; done");
+    let mut command = celda.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
+    let mut out = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut out, &mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sent");
+    assert_eq!(child.wait().expect("ended").code(), Some(3));
+    line.clear();
+    std::io::BufRead::read_line(&mut out, &mut line).expect("a line");
+    assert_eq!(line, "got\n");
+}
