@@ -7,7 +7,10 @@ use super::output;
 use crate::{Error, Result};
 
 pub(super) fn main(context: &Context) -> Result<ExitCode> {
-    let report = context.store()?.gc()?;
+    let (store, ladder) = context.store_and_ladder()?;
+    // First, as a mounted image would keep the space of its files.
+    ladder.unpin_all()?;
+    let report = store.gc()?;
     if context.global.json {
         let value = serde_json::json!({
             "freed_bytes": report.freed_bytes,

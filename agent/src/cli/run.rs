@@ -127,7 +127,7 @@ impl Prepared {
     fn new(args: &RunArgs, store: Store, ladder: &Ladder, record: ImageRecord) -> Result<Self> {
         let id = container::new_id()?;
         let lease = store.lease(&record)?;
-        let lower = ladder.mount_image(lease.source(), lease.tars())?;
+        let lower = ladder.shared_image(&record.chain_id, lease.source(), lease.tars())?;
         let (uids, gids) = spec::id_mappings(&args.userns)?;
         let users = if uids.is_empty() { None } else { Some(user_namespace(&uids, &gids)?) };
         let writable = WritableLayer::create(&store.root().join("containers"), &id)?;

@@ -11,13 +11,17 @@ use super::output;
 use crate::{Error, Result};
 
 pub(super) fn main(context: &Context, args: &VerifyArgs) -> Result<ExitCode> {
-    let store = context.store()?;
+    let (store, ladder) = context.store_and_ladder()?;
     let report = if args.dry_run {
         store.verify(&NoHeal)?
     } else {
         let options = context::pull_options(&args.source, PullPolicy::Always)?;
         store.verify(&Refetch::new(options))?
     };
+    // A mount that was made before shows the files as they were.
+    if report.items.iter().any(|item| matches!(item.outcome, Outcome::Healed(_))) {
+        ladder.unpin_all()?;
+    }
     if context.global.json {
         let values: Vec<_> = report.items.iter().map(value).collect();
         output::json(&values).map_err(Error::io("write to", "standard output"))?;

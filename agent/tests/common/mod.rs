@@ -111,6 +111,13 @@ impl Celda {
     }
 }
 
+impl Drop for Celda {
+    /// An image's mount below the run directory would keep the directory from being removed.
+    fn drop(&mut self) {
+        let _ = self.output(&["gc"]);
+    }
+}
+
 pub(crate) fn describe(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!("{}\nstdout: {}\nstderr: {}", output.status, text(&output.stdout), text(&output.stderr))

@@ -11,12 +11,14 @@
 //! ```
 //!
 //! A file-backed or loop mount has a page cache of its own: two mounts of one index share nothing, two overlays of
-//! one mount share all. Whoever starts many containers of an image keeps one lower mount and makes overlays of it.
+//! one mount share all. A process that starts many containers of an image keeps one lower mount; processes that start
+//! one each share a mount that is pinned below RUN ([`Ladder::shared_image`]).
 
 mod context;
 mod image;
 mod ladder;
 mod overlay;
+mod pin;
 mod probe;
 mod writable;
 

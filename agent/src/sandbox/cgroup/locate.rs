@@ -22,8 +22,8 @@ pub(super) fn locate(mountinfo: &str, own: &str) -> Option<Location> {
     let mut version_1: Vec<(String, Option<PathBuf>)> = Vec::new();
     for (root, mount, kind, options) in mountinfo.lines().filter_map(mount) {
         match kind {
-            // A mount of the whole hierarchy is better than one of a part.
-            "cgroup2" if found.as_ref().is_none_or(|(known, _)| known != Path::new("/")) => {
+            // A mount of the whole hierarchy is better than one of a part, and of two a later one may hide the other.
+            "cgroup2" if found.is_none() || root == Path::new("/") => {
                 found = Some((root, mount));
             }
             "cgroup" => {

@@ -1,0 +1,117 @@
+//! One mount of an image for all who start containers of it, kept below RUN.
+//!
+//! ```text
+//! RUN/mounts                a private mount of itself, so that nothing in it shows in another mount namespace
+//! RUN/mounts/<chain id>     the image, mounted once; a container gets a detached clone of it (open_tree(2))
+//! ```
+//!
+//! Without it every `celda run` would mount the image anew, with an empty page cache: measured 1.2 ms of a start of
+//! 6 ms, and every container of an image would hold its own copy of each page it reads. A pin is a cache: whoever
+//! uses a clone keeps the filesystem alive by itself, so [`Ladder::unpin_all`] disturbs no container.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_bind, mount_change, move_mount,
+    unmount,
+};
+
+use super::ladder::{Ladder, Rung};
+use crate::{Digest, Error, Result};
+
+/// `EROFS_SUPER_MAGIC_V1`, linux/magic.h: what tells a pin from the empty directory beneath it.
+const EROFS_MAGIC: u64 = 0xE0F5_E1E2;
+
+impl Ladder {
+    /// A detached clone of the one mount of this image, which is made and pinned if it is not there yet. On
+    /// [`Rung::Directory`], and where nothing can be pinned (no privilege, RUN is read-only), a mount of its own.
+    ///
+    /// # Errors
+    /// As [`mount_image`](Self::mount_image).
+    pub fn shared_image(&self, chain_id: &Digest, index: &Path, tars: &[PathBuf]) -> Result<OwnedFd> {
+        if self.rung == Rung::Directory {
+            return self.mount_image(index, tars);
+        }
+        let pin = self.pins().join(chain_id.hex());
+        if let Some(clone) = clone_of(&pin) {
+            return Ok(clone);
+        }
+        match self.lock_pins() {
+            // Another process may have pinned it meanwhile.
+            Ok(_lock) => match clone_of(&pin) {
+                Some(clone) => Ok(clone),
+                None => {
+                    let mount = self.mount_image(index, tars)?;
+                    Ok(pin_down(&mount, &pin).unwrap_or(mount))
+                }
+            },
+            Err(_) => self.mount_image(index, tars),
+        }
+    }
+
+    /// Takes every pin away; answers how many there were. Containers that run keep their clones.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where RUN cannot be read.
+    pub fn unpin_all(&self) -> Result<usize> {
+        let pins = self.pins();
+        let entries = match fs::read_dir(&pins) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(Error::io("list image mounts in", pins)(error)),
+        };
+        let mut count = 0;
+        for path in entries.flatten().map(|entry| entry.path()) {
+            count += usize::from(unmount(&path, UnmountFlags::DETACH).is_ok());
+            let _ = fs::remove_dir(&path);
+        }
+        // Not mounted on itself, or used by another process right now: then it stays for the next time.
+        let _ = unmount(&pins, UnmountFlags::DETACH);
+        Ok(count)
+    }
+
+    fn pins(&self) -> PathBuf {
+        self.run().join("mounts")
+    }
+
+    /// `RUN/mounts`, mounted on itself and private, locked until the file is closed.
+    fn lock_pins(&self) -> std::result::Result<File, Errno> {
+        let pins = self.pins();
+        fs::create_dir_all(&pins).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        // The lock is on RUN, which a mount on RUN/mounts does not hide.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let lock = rustix::fs::open(self.run(), flags, Mode::empty())?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
+        if !is_mount_point(&pins)? {
+            mount_bind(&pins, &pins)?;
+            mount_change(&pins, MountPropagationFlags::PRIVATE)?;
+        }
+        Ok(lock.into())
+    }
+}
+
+/// Whether something is mounted on `path`: statx(2), `STATX_ATTR_MOUNT_ROOT`.
+fn is_mount_point(path: &Path) -> std::result::Result<bool, Errno> {
+    let answer =
+        rustix::fs::statx(CWD, path, rustix::fs::AtFlags::empty(), rustix::fs::StatxFlags::BASIC_STATS)?;
+    Ok(answer.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT))
+}
+
+/// A detached clone of what is mounted on `pin`, if that is an image.
+fn clone_of(pin: &Path) -> Option<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let clone = rustix::mount::open_tree(CWD, pin, flags).ok()?;
+    let filesystem = rustix::fs::fstatfs(&clone).ok()?;
+    (filesystem.f_type as u64 == EROFS_MAGIC).then_some(clone)
+}
+
+/// Moves `mount` to `pin` and answers a clone of it; `None` where that cannot be done, and `mount` is as it was.
+fn pin_down(mount: &OwnedFd, pin: &Path) -> Option<OwnedFd> {
+    fs::create_dir_all(pin).ok()?;
+    move_mount(mount.as_fd(), "", CWD, pin, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).ok()?;
+    clone_of(pin)
+}
