@@ -73,7 +73,17 @@ fn cycles(count: usize, root: &Path, spec: &Spec, pooled: bool) -> Result<Column
             Some(hierarchy) => Some(hierarchy.create(&name.replace(['(', ')'], ""), &resources)?),
             None => None,
         };
-        let request = Request { id, spec, rootfs, stdio, cgroup, network, seccomp, init: false };
+        let request = Request {
+            id,
+            spec,
+            rootfs,
+            stdio,
+            cgroup,
+            network,
+            seccomp,
+            init: false,
+            dies_with_caller: false,
+        };
         let container = plan(request)?.start()?;
         let timings = container.timings();
         container.wait()?;

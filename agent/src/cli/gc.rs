@@ -2,14 +2,27 @@
 
 use std::process::ExitCode;
 
+use celda_layerfs::store::Store;
+
 use super::context::Context;
 use super::output;
+use crate::sandbox::cgroup::Hierarchy;
 use crate::{Error, Result};
+
+/// Ends containers whose celda was killed before it could: their directory is there and its lock is free.
+fn end_orphans(store: &Store) -> Result<()> {
+    let Ok(hierarchy) = Hierarchy::find() else { return Ok(()) };
+    for id in celda_layerfs::mount::unlocked_containers(&store.root().join("containers"))? {
+        hierarchy.remove_stale(&id)?;
+    }
+    Ok(())
+}
 
 pub(super) fn main(context: &Context) -> Result<ExitCode> {
     let (store, ladder) = context.store_and_ladder()?;
     // First, as a mounted image would keep the space of its files.
     ladder.unpin_all()?;
+    end_orphans(&store)?;
     let report = store.gc()?;
     if context.global.json {
         let value = serde_json::json!({

@@ -185,6 +185,7 @@ impl Prepared {
             network: network.map(PreparingNetwork::finish).transpose()?,
             seccomp: filter,
             init: args.init,
+            dies_with_caller: true,
         };
         let plan = plan(request)?;
         timing.reached(Stage::Plan);

@@ -27,6 +27,10 @@ pub struct Request {
     pub seccomp: Option<Vec<BpfInstruction>>,
     /// Run a small reaper as process 1 and the container's program as its child.
     pub init: bool,
+    /// Kill the container when the thread that starts it ends, however it ends: for a container in the foreground of
+    /// a command. Not kept with a user namespace or a joined pid namespace, which a short-lived thread clones, nor by
+    /// a program that is set-user-id (prctl(2), `PR_SET_PDEATHSIG`).
+    pub dies_with_caller: bool,
 }
 
 /// Where standard input, output and error go.

@@ -53,7 +53,7 @@ impl Drop for Claim {
 /// [`SandboxError::Unsupported`] and [`SandboxError::Invalid`] for what the spec asks and cannot have.
 pub fn plan(request: Request) -> Result<Plan> {
     let requested_at = Instant::now();
-    let Request { id: _, spec, rootfs, stdio, cgroup, network, seccomp, init } = request;
+    let Request { id: _, spec, rootfs, stdio, cgroup, network, seccomp, init, dies_with_caller } = request;
     let cgroup = Claim(cgroup);
     let terminal = if let Stdio::Terminal(size) = &stdio { Some(*size) } else { None };
     let is_on = |file: &str| std::fs::read_to_string(file).is_ok_and(|text| text.starts_with('Y'));
@@ -66,7 +66,7 @@ pub fn plan(request: Request) -> Result<Plan> {
         [false; 2]
     };
     let nice = rustix::process::getpriority_process(None).unwrap_or(0);
-    let facts = Facts { terminal, network: network.is_some(), init, seccomp, nice, labels };
+    let facts = Facts { terminal, network: network.is_some(), init, dies_with_caller, seccomp, nice, labels };
     let draft = plan::draft(&spec, facts)?;
     let arguments = spec.process().as_ref().and_then(|process| process.args().as_ref());
     let program = arguments.and_then(|arguments| arguments.first().cloned()).unwrap_or_default();

@@ -182,6 +182,8 @@ pub(crate) enum Step {
     },
     Capabilities(CapabilityMasks),
     NoNewPrivileges,
+    /// `PR_SET_PDEATHSIG`: SIGKILL when the thread that started the container ends.
+    DieWithCaller,
     Seccomp {
         program: Vec<BpfInstruction>,
     },
@@ -253,6 +255,7 @@ impl fmt::Display for Step {
                 masks.effective, masks.permitted, masks.inheritable, masks.ambient
             ),
             Self::NoNewPrivileges => write!(f, "set no_new_privs"),
+            Self::DieWithCaller => write!(f, "end with the caller"),
             Self::Seccomp { program } => {
                 write!(f, "load the seccomp filter ({} instructions)", program.len())
             }

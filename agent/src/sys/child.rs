@@ -100,6 +100,7 @@ fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
         Step::Identity { uid, gid, groups } => child_process::identity(*uid, *gid, groups.as_deref()),
         Step::Capabilities(masks) => child_process::capabilities(*masks),
         Step::NoNewPrivileges => child_process::no_new_privileges(),
+        Step::DieWithCaller => child_process::die_with_caller(),
         Step::Seccomp { program } => child_process::seccomp(program),
         Step::CloseFiles => child_process::close_files(),
         Step::Execute(execute) => child_exec::execute(child, execute),

@@ -178,6 +178,11 @@ pub(super) fn no_new_privileges() -> Answer {
     calls::prctl(libc::PR_SET_NO_NEW_PRIVS, [1, 0]).map(drop)
 }
 
+/// `PR_SET_PDEATHSIG`, see prctl(2).
+pub(super) fn die_with_caller() -> Answer {
+    calls::prctl(libc::PR_SET_PDEATHSIG, [libc::SIGKILL as usize, 0]).map(drop)
+}
+
 /// `int seccomp(SECCOMP_SET_MODE_FILTER, 0, struct sock_fprog *program)`, see seccomp(2).
 pub(super) fn seccomp(program: &[BpfInstruction]) -> Answer {
     let Ok(len) = u16::try_from(program.len()) else { return Err(libc::E2BIG) };

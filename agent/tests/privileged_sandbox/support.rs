@@ -132,6 +132,7 @@ pub(crate) fn request(rootfs: &Rootfs, spec: &Value) -> Request {
         network: None,
         seccomp: None,
         init: false,
+        dies_with_caller: false,
     }
 }
 

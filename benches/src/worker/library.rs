@@ -92,6 +92,7 @@ impl Library {
             network: Some(network),
             seccomp: Some(self.filter.clone()),
             init: false,
+            dies_with_caller: false,
         };
         let container = plan(request)?.start()?;
         let latency = requested.elapsed();

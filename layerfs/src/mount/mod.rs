@@ -26,4 +26,4 @@ pub use image::{Reads, drop_cached_tars};
 pub use ladder::{Ladder, LadderInfo, Rung};
 pub use overlay::OverlayAbilities;
 pub(crate) use probe::in_initial_user_namespace;
-pub use writable::{WritableLayer, remove_container, sweep_containers};
+pub use writable::{WritableLayer, remove_container, sweep_containers, unlocked_containers};

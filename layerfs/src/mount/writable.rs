@@ -87,6 +87,24 @@ fn remove_layer(path: PathBuf) -> Result<()> {
     }
 }
 
+/// The ids of containers whose directory is there and held by no live process: ended and kept, or orphaned.
+///
+/// # Errors
+/// [`Error::Io`] where `containers` cannot be read.
+pub fn unlocked_containers(containers: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(containers) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read directory", containers)(error)),
+    };
+    let is_unlocked = |path: &Path| {
+        let lock = open_directory(CWD, path);
+        lock.is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok())
+    };
+    let unlocked = entries.take(SWEEP_COUNT).flatten().filter(|entry| is_unlocked(&entry.path()));
+    Ok(unlocked.filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
 /// Deletes every writable layer that no live process holds; returns how many.
 ///
 /// # Errors

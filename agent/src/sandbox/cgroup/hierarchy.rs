@@ -81,6 +81,26 @@ impl Hierarchy {
         Ok(CONTROLLERS.into_iter().map(controller).collect())
     }
 
+    /// Ends what runs in the group that a container left behind, and removes it; false when there is none.
+    ///
+    /// # Errors
+    /// [`CgroupError::BadId`], and [`CgroupError::Io`] when it does not go.
+    pub fn remove_stale(&self, id: &str) -> Result<bool, CgroupError> {
+        check_id(id)?;
+        let parent_path = self.parent();
+        let path = parent_path.join(id);
+        let not_there = |error: &CgroupError| matches!(error, CgroupError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
+        let opened = open(&parent_path).and_then(|parent| Ok((open(&path)?, parent)));
+        match opened {
+            Err(error) if not_there(&error) => Ok(false),
+            other => {
+                let (fd, parent) = other?;
+                let group = CgroupDir::new(fd, parent, path, false);
+                group.remove().map(|()| true)
+            }
+        }
+    }
+
     /// Makes the group of one container and sets its limits.
     ///
     /// Without limits that is two mkdir and two open. A group of that name in which nothing runs is left of a crash

@@ -38,6 +38,8 @@ pub(crate) struct Facts {
     pub(crate) network: bool,
     /// A reaper was asked for.
     pub(crate) init: bool,
+    /// The container is to end with the thread that starts it.
+    pub(crate) dies_with_caller: bool,
     pub(crate) seccomp: Option<Vec<BpfInstruction>>,
     /// The caller's nice value.
     pub(crate) nice: i32,
@@ -84,7 +86,12 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
         refuse::plan_labels(&mut draft, process::of(spec)?, facts.labels, proc)?;
     }
     let init = facts.init.then(|| (draft.open(Open::Init), facts.terminal.is_some()));
-    process::plan(&mut draft, spec, &namespaces, process::Program { seccomp: facts.seccomp, init })?;
+    process::plan(
+        &mut draft,
+        spec,
+        &namespaces,
+        process::Program { seccomp: facts.seccomp, init, dies_with_caller: facts.dies_with_caller },
+    )?;
     Ok(draft)
 }
 

@@ -31,6 +31,7 @@ pub(super) struct Program {
     pub(super) seccomp: Option<Vec<BpfInstruction>>,
     /// The reaper's executable, and whether the program takes the terminal.
     pub(super) init: Option<(Slot, bool)>,
+    pub(super) dies_with_caller: bool,
 }
 
 /// The spec's process, or what is missing.
@@ -62,6 +63,11 @@ pub(super) fn plan(draft: &mut Draft, spec: &Spec, namespaces: &Namespaces, prog
     }
     if let Some(program) = late {
         draft.step(Step::Seccomp { program });
+    }
+    // Last, as a change of ids or capabilities clears it. A thread that only clones would take the container with it.
+    let cloned_by_caller = namespaces.user != State::New && namespaces.pid != State::Joined;
+    if program.dies_with_caller && cloned_by_caller {
+        draft.step(Step::DieWithCaller);
     }
     draft.step(Step::Execute(execute(process, program.init)?));
     Ok(())
