@@ -38,6 +38,8 @@ pub struct State {
     pub labels: std::collections::BTreeMap<String, String>,
     /// What was run.
     pub args: Vec<String>,
+    /// How it asks to be stopped: a signal number.
+    pub stop_signal: i32,
     /// Seconds since 1970.
     pub created_s: u64,
     /// Process id on the host, once started.

@@ -151,6 +151,7 @@ impl Prepared {
             manifest: record.manifest.to_string(),
             labels: BTreeMap::new(),
             args: Vec::new(),
+            stop_signal: 0,
             created_s,
             pid: None,
             exit_code: None,
@@ -202,6 +203,7 @@ impl Prepared {
     fn describe(&mut self, built: &Built) {
         let annotations = built.spec.annotations().clone().unwrap_or_default();
         self.state.labels = annotations.into_iter().collect();
+        self.state.stop_signal = built.stop_signal;
         self.state.args =
             built.spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
     }
