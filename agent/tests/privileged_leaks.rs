@@ -5,12 +5,17 @@ mod common;
 use std::fs;
 use std::io::BufRead as _;
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{Celda, Leftovers};
 
+/// One test at a time: each looks at what the whole machine has.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn privileged_nothing_is_left_behind() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(celda) = Celda::with_image("nothing_left") else { return };
     celda.shell(&[], "true");
     let before = Leftovers::now();
@@ -26,6 +31,7 @@ fn privileged_nothing_is_left_behind() {
 
 #[test]
 fn privileged_a_killed_celda_takes_its_container_with_it() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for flags in [&[][..], &["--userns", "map:0:100000:65536"]] {
         let Some(celda) = Celda::with_image("killed_celda") else { return };
         let args = celda.shell_args(flags, "echo ready; while :; do busybox sleep 0.1; done");

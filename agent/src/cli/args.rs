@@ -1,6 +1,7 @@
 //! What a user may type: every command and flag, with the words of `--help`.
 //!
 //! This file is the manual; what the flags mean is decided where they are used (`spec`, `sandbox`, `layerfs`).
+#![allow(rustdoc::broken_intra_doc_links, reason = "the comments on flags are the words of --help")]
 
 use std::path::PathBuf;
 

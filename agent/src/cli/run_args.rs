@@ -1,4 +1,5 @@
 //! The flags of `celda run`, with Docker's names and habits.
+#![allow(rustdoc::broken_intra_doc_links, reason = "the comments on flags are the words of --help")]
 
 use std::path::PathBuf;
 

@@ -139,8 +139,19 @@ const MULTIPLEXED: [(&str, &str, u64); 32] = [
 
 /// The table, read.
 pub(super) struct Table {
-    /// Sorted by name, as the text is.
     rows: Vec<(&'static str, [u32; COLUMNS])>,
+    /// Open hashing by name: one more than a row's place, or zero.
+    slots: Vec<u16>,
+}
+
+/// Twice the rows and a power of two, so that a free slot ends every search.
+const SLOTS: usize = 1024;
+
+/// FNV-1a's 32 bits, folded to a slot.
+fn slot(name: &str) -> usize {
+    let hash =
+        name.bytes().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    (hash ^ hash >> 16) as usize % SLOTS
 }
 
 /// Stands for "-".
@@ -149,7 +160,8 @@ const ABSENT: u32 = u32::MAX;
 impl Table {
     /// Reads the built-in text; by bytes, since every start of a container waits for it.
     pub(super) fn read() -> Self {
-        let mut rows = Vec::with_capacity(512);
+        let mut rows = Vec::with_capacity(SLOTS / 2);
+        let mut slots = vec![0; SLOTS];
         for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
             let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
             let mut numbers = [ABSENT; COLUMNS];
@@ -163,14 +175,25 @@ impl Table {
                 }
             }
             rows.push((name, numbers));
+            let mut at = slot(name);
+            while slots[at] != 0 {
+                at = (at + 1) % SLOTS;
+            }
+            slots[at] = rows.len() as u16;
         }
-        Self { rows }
+        Self { rows, slots }
     }
 
     /// The numbers of a call, if any of the five numberings has it.
     pub(super) fn row(&self, name: &str) -> Option<&[u32; COLUMNS]> {
-        let at = self.rows.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
-        Some(&self.rows[at].1)
+        let mut at = slot(name);
+        loop {
+            let (known, numbers) = &self.rows[usize::from(self.slots[at]).checked_sub(1)?];
+            if *known == name {
+                return Some(numbers);
+            }
+            at = (at + 1) % SLOTS;
+        }
     }
 
     /// What a program puts in its register for the call.
@@ -192,6 +215,7 @@ impl Table {
         numbers.filter(|number| *number < ARM_PRIVATE).max().unwrap_or(0) | bit
     }
 
+    /// Every name, in the text's order.
     #[cfg(test)]
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.rows.iter().map(|(name, _)| *name)
