@@ -148,6 +148,7 @@ fn main() -> io::Result<()> {
     for (name, tar) in tars() {
         save("tar", name, &[100, 7], &tar)?;
         save("tar", &format!("{name}.repaired"), &[101, 7], &tar)?;
+        save("layer_to_index", name, &[129], &[tar.as_slice(), &tar].concat())?;
         let blob = gzip(&tar)?;
         save("gzip_frames", &format!("{name}.gz"), &[20], &blob)?;
         let two = [blob.as_slice(), &gzip(b"")?, &blob, &[0; 20]].concat();

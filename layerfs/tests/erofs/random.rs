@@ -167,8 +167,7 @@ proptest! {
         changes in vec((any::<prop::sample::Index>(), any::<u8>(), 0usize..4), 1..12),
         cut in prop::option::weighted(0.1, any::<prop::sample::Index>()),
     ) {
-        let whole = write(&tree);
-        let mut index = whole.clone();
+        let mut index = write(&tree);
         for (at, byte, spread) in changes {
             // Half of the changes go where the superblock, the devices and the first inodes are.
             let length = if spread % 2 == 0 { index.len() } else { index.len().min(4096) - 1024 };
@@ -179,9 +178,8 @@ proptest! {
         seal(&mut index);
         if let Ok(parsed) = erofs::parse(&index, &Limits::default()) {
             prop_assert!(parsed.tree.inodes.len() <= index.len() / 32);
-            let same = parsed.difference(&index, &tree, &mut content).unwrap().is_none();
+            prop_assert!(parsed.difference(&index, &tree, &mut content).is_ok());
             prop_assert!(parsed.tree.path_of(InodeId(0)).is_some());
-            prop_assert!(!same || parsed == erofs::parse(&whole, &Limits::default()).unwrap());
         }
     }
 }
