@@ -124,7 +124,7 @@ fn write(tree: &Tree) -> Vec<u8> {
 fn seal(index: &mut [u8]) {
     index[1028..1032].fill(0);
     let sum = index[1024..1536].iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| crc >> 1 ^ (crc & 1) * 0x82F6_3B78)
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0x82F6_3B78))
     });
     index[1028..1032].copy_from_slice(&sum.to_le_bytes());
 }
@@ -172,7 +172,7 @@ proptest! {
             // Half of the changes go where the superblock, the devices and the first inodes are.
             let length = if spread % 2 == 0 { index.len() } else { index.len().min(4096) - 1024 };
             let at = at.index(length) + if spread % 2 == 0 { 0 } else { 1024 };
-            index[at] = if spread < 2 { byte } else { index[at] ^ 1 << (byte % 8) };
+            index[at] = if spread < 2 { byte } else { index[at] ^ (1 << (byte % 8)) };
         }
         index.truncate(cut.map_or(index.len(), |cut| cut.index(index.len())).max(1536));
         seal(&mut index);
