@@ -33,8 +33,11 @@ fn layer(entries_count: u64, number: usize) -> Vec<Entry> {
                 EntryKind::File(FileData { size_bytes: FILE_BYTES, segments: vec![segment] })
             }
         };
-        let path =
-            if at % 40 == 0 { file(at).rsplit_once('/').expect("it has one").0.to_owned() } else { file(at) };
+        let path = if at.is_multiple_of(40) {
+            file(at).rsplit_once('/').expect("it has one").0.to_owned()
+        } else {
+            file(at)
+        };
         let capable = || Xattr { name: (*b"security.capability").into(), value: [1; 20].into() };
         Entry {
             path: path.into_bytes().into(),

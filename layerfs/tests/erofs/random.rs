@@ -101,7 +101,8 @@ fn merge(mut layers: Vec<Vec<Entry>>) -> Tree {
             match merger.add_layer(layer.clone()) {
                 Ok(()) => None,
                 Err(celda_layerfs::tree::TreeError::Entry { header_offset, .. }) => {
-                    Some(drop(layer.remove(header_offset as usize)))
+                    layer.remove(header_offset as usize);
+                    Some(())
                 }
                 Err(other) => panic!("{other}"),
             }
