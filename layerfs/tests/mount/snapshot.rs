@@ -23,6 +23,22 @@ pub(crate) struct Shown {
     same_as: PathBuf,
 }
 
+impl Shown {
+    /// Keeps the attributes that `keep` says, by name and value: for a comparison with a tool that has fewer.
+    #[allow(dead_code, reason = "only one of the test binaries compares with such a tool")]
+    pub(crate) fn retain_xattrs(&mut self, keep: impl Fn(&[u8], &[u8]) -> bool) {
+        self.xattrs.retain(|name, value| keep(name, value));
+    }
+
+    /// Takes the time of `other` if that was changed at `since` (seconds) or later: by the unpacking itself.
+    #[allow(dead_code, reason = "only one of the test binaries compares with such a tool")]
+    pub(crate) fn forgive_time(&mut self, other: &Self, since: i64) {
+        if other.mtime.0 >= since {
+            self.mtime = other.mtime;
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Content {
     Bytes(u64, Digest),
