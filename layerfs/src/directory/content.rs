@@ -11,7 +11,7 @@ use crate::tar::FileData;
 use crate::{Error, Result};
 
 /// Segments up to this length are read and written; copy_file_range(2) costs more than it saves for them.
-/// Measured on ext4, see the bench `mount`.
+/// An estimate: the two system calls of a copy against one read and one write of a page-sized file.
 const SMALL_BYTES: u64 = 64 << 10;
 
 /// Bytes asked of one copy_file_range(2).

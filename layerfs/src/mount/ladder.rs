@@ -91,7 +91,7 @@ impl Ladder {
 
     /// The cached answer in `run` if it is about this kernel, boot, user and store; otherwise a probe, cached.
     ///
-    /// A cache that cannot be read or written costs a probe (about a millisecond) and nothing else.
+    /// A cache that cannot be read or written costs a probe (tens of milliseconds, as it really mounts) and nothing else.
     pub fn load(root: &Path, run: &Path) -> Self {
         let key = Key::here(root);
         if let Some(mut ladder) = read_cache(&run.join(CACHE_NAME))
