@@ -124,18 +124,27 @@ impl FromStr for Platform {
                 "a part is empty or holds something other than letters, digits, '.', '_' and '-'",
             ));
         }
-        match parts[..] {
-            [architecture] => Ok(Self::new("linux", architecture, None)),
-            [os, architecture] => Ok(Self::new(os, architecture, None)),
-            [os, architecture, variant] => Ok(Self::new(os, architecture, Some(variant))),
-            _ => Err(error("more than three parts")),
-        }
+        let platform = match parts[..] {
+            [architecture] => Self::new("linux", architecture, None),
+            [os, architecture] => Self::new(os, architecture, None),
+            [os, architecture, variant] => Self::new(os, architecture, Some(variant)),
+            _ => return Err(error("more than three parts")),
+        };
+        // What it is completed with counts too: what is taken must be taken again as it prints.
+        if platform.to_string().len() > PLATFORM_BYTES_MAX { Err(error("too long")) } else { Ok(platform) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_is_too_long_only_when_completed_is_refused() {
+        let text = "a".repeat(PLATFORM_BYTES_MAX);
+        assert!(text.parse::<Platform>().is_err());
+        assert!(text[6..].parse::<Platform>().is_ok_and(|it| it.to_string().parse() == Ok(it)));
+    }
 
     fn platform(text: &str) -> Platform {
         text.parse().unwrap()
