@@ -6,7 +6,7 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -52,13 +52,14 @@ pub struct State {
 
 impl State {
     /// Writes the record into the container's directory, not synced: a crash of the machine ends the container too.
+    /// It is written over the one before: ext4 writes a file that was emptied first to the disk when it is closed.
     ///
     /// # Errors
     /// What the kernel answers, with the path.
     pub fn write(&self, directory: &Path) -> Result<()> {
         let path = directory.join("state.json");
         let text = serde_json::to_vec(self).map_err(|e| Error::io("encode", &path)(e.into()))?;
-        fs::write(&path, text).map_err(Error::io("write", &path))
+        overwrite(&path, &text).map_err(Error::io("write", &path))
     }
 
     /// The record in `directory`, if it has one that can be read.
@@ -78,6 +79,12 @@ impl State {
         });
         matching.next()
     }
+}
+
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).create(true).truncate(false).open(path)?;
+    file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)
 }
 
 /// A new id: 64 hexadecimal digits of the kernel's randomness.

@@ -16,6 +16,7 @@ mod info;
 mod inspect;
 mod output;
 mod pack;
+mod prepared;
 mod progress;
 mod pull;
 mod rmi;

@@ -9,7 +9,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Mount, Spec};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -82,8 +82,31 @@ impl Built {
                 Step::Volume { path, image_path, copy_up } => volume(rootfs, path, image_path, *copy_up)?,
             }
         }
+        self.mount_points(rootfs)
+    }
+
+    /// Makes the mount points that an image of one program lacks, such as /proc, so that the start itself changes
+    /// nothing in the root. Deeper ones are made as they are mounted.
+    fn mount_points(&self, rootfs: BorrowedFd<'_>) -> Result<(), SpecError> {
+        // What is bound may be a file; what the kernel makes is a directory.
+        let made = |mount: &&Mount| mount.typ().as_deref().is_some_and(|kind| kind != "bind");
+        for mount in self.spec.mounts().iter().flatten().filter(made) {
+            let Some(name) = mount.destination().to_str().and_then(plain_name) else { continue };
+            match rustix::fs::mkdirat(rootfs, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => {
+                    return Err(SpecError::io("make the mount point", mount.destination())(errno.into()));
+                }
+            }
+        }
         Ok(())
     }
+}
+
+/// `x` of `/x`.
+fn plain_name(path: &str) -> Option<&str> {
+    let name = path.strip_prefix('/')?;
+    (!name.is_empty() && !name.contains('/') && name != "." && name != "..").then_some(name)
 }
 
 fn host_directory(path: &Path, mode: u32) -> Result<(), SpecError> {
@@ -104,18 +127,21 @@ fn image_file(rootfs: BorrowedFd<'_>, path: &str, bytes: &[u8]) -> io::Result<()
         other => other?,
     };
     let write = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let replace = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => true,
+    let old_bytes = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => None,
         Err(errno) => return Err(errno.into()),
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => false,
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => Some(stat.st_size),
         Ok(_) => {
             rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
-            true
+            None
         }
     };
-    let flags = if replace { write | OFlags::CREATE | OFlags::EXCL } else { write | OFlags::TRUNC };
-    let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
-    fs::File::from(file).write_all(bytes)
+    let flags = if old_bytes.is_none() { write | OFlags::CREATE | OFlags::EXCL } else { write };
+    let mut file = fs::File::from(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?);
+    file.write_all(bytes)?;
+    // Cut only afterwards: ext4 writes a file that was emptied first to the disk when it is closed.
+    let length = bytes.len() as u64;
+    if old_bytes.is_some_and(|old| old as u64 > length) { file.set_len(length) } else { Ok(()) }
 }
 
 fn open_directory(rootfs: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {

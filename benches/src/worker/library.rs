@@ -1,18 +1,18 @@
-//! Starts through the library, as a cell that stays up does: no process of celda's own, the network namespace out of a
-//! pool, the filter compiled once.
+//! Starts through the library, as a cell that stays up does: no process of celda's own, roots and network namespaces
+//! out of pools, the filter compiled once.
 //!
 //! ```text
-//! lease, image mount, spec, filter, pool    once
-//! request -> cgroup, writable layer, overlay, plan, clone3 -> execve | exit, clean-up
-//!         <-------------- the latency that is reported ----> |
+//! lease, image mount, spec, filter, pools   once
+//! request -> root and network (spare or new), cgroup, plan, clone3 -> execve | exit, looked at and given back
+//!         <-------------- the latency that is reported --------------> |
 //! ```
 
 use super::WORK;
 use crate::Result;
 use celda::sandbox::cgroup::Hierarchy;
 use celda::sandbox::seccomp::{self, Arch, BpfInstruction};
-use celda::sandbox::{NetworkNamespaces, Request, Stdio, plan};
-use celda_layerfs::mount::{Ladder, WritableLayer};
+use celda::sandbox::{NetworkNamespaces, Request, Stdio, is_sealed, plan};
+use celda_layerfs::mount::{Ladder, Root, RootPool, WritableLayer};
 use celda_layerfs::progress::Progress;
 use celda_layerfs::pull::{PullOptions, pull};
 use celda_layerfs::store::ImageLease;
@@ -22,11 +22,11 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Namespaces kept ready: what sixty-four starts at once take while the pool's thread fills it again.
-const POOL_COUNT: usize = 128;
+/// Network namespaces kept ready, besides those that come back.
+const POOL_COUNT: usize = 8;
 
 /// All that starts share.
 pub(super) struct Library {
@@ -38,7 +38,8 @@ pub(super) struct Library {
     spec: Spec,
     filter: Vec<BpfInstruction>,
     cgroups: Hierarchy,
-    pool: Mutex<NetworkNamespaces>,
+    networks: NetworkNamespaces,
+    roots: RootPool,
 }
 
 impl Library {
@@ -68,7 +69,8 @@ impl Library {
             filter: seccomp::compile(profile, Arch::host())?,
             spec,
             cgroups: Hierarchy::find()?,
-            pool: Mutex::new(NetworkNamespaces::new(POOL_COUNT)?),
+            networks: NetworkNamespaces::new(POOL_COUNT)?,
+            roots: RootPool::default(),
         })
     }
 
@@ -79,14 +81,20 @@ impl Library {
     pub(super) fn start(&self, id: &str) -> Result<Duration> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         let stdio = Stdio::Files([null.try_clone()?.into(), null.try_clone()?.into(), null.into()]);
-        let network = self.pool.lock().map_err(|_| "a start has panicked")?.take()?;
         let requested = Instant::now();
-        let writable = WritableLayer::create(&self.containers, id)?;
-        let rootfs = self.ladder.overlay(self.image.as_fd(), Some(writable.path()))?;
+        let network = self.networks.take()?;
+        let root = match self.roots.take() {
+            Some(root) => root,
+            None => self.new_root(id)?,
+        };
+        if !is_sealed(&self.spec, &stdio, true) {
+            return Err("the bench's container is not sealed: nothing of it could be used again".into());
+        }
+        let used = network.try_clone()?;
         let request = Request {
             id: id.to_owned(),
             spec: self.spec.clone(),
-            rootfs,
+            rootfs: root.mount()?,
             stdio,
             cgroup: Some(self.cgroups.create(id, &LinuxResources::default())?),
             network: Some(network),
@@ -97,11 +105,20 @@ impl Library {
         let container = plan(request)?.start()?;
         let latency = requested.elapsed();
         let exit = container.wait()?;
-        writable.remove()?;
+        self.roots.give_back(root)?;
+        self.networks.give_back(used);
         if exit == celda::sandbox::Exit::Code(0) {
             Ok(latency)
         } else {
             Err(format!("{id} ended with {exit:?}").into())
         }
+    }
+
+    fn new_root(&self, id: &str) -> Result<Root> {
+        let layer = WritableLayer::create(&self.containers, id)?;
+        let overlay = self.ladder.overlay(self.image.as_fd(), Some(layer.path()))?;
+        let mut root = Root::new(layer, overlay);
+        root.settle()?;
+        Ok(root)
     }
 }

@@ -15,15 +15,20 @@
 //! one each share a mount that is pinned below RUN ([`Ladder::shared_image`]).
 
 mod context;
+mod fingerprint;
 mod image;
 mod ladder;
 mod overlay;
 mod pin;
 mod probe;
+mod root;
+mod spare;
 mod writable;
 
 pub use image::{Reads, drop_cached_tars};
 pub use ladder::{Ladder, LadderInfo, Rung};
 pub use overlay::OverlayAbilities;
 pub(crate) use probe::in_initial_user_namespace;
+pub use root::{Root, RootPool, SPARES_COUNT_MAX};
+pub use spare::Kept;
 pub use writable::{WritableLayer, remove_container, sweep_containers, unlocked_containers};

@@ -135,7 +135,7 @@ fn set_layer(context: &Context, ladder: &Ladder, key: &str, layer: BorrowedFd<'_
 }
 
 /// Another detached mount of the same tree.
-fn duplicate(mount: BorrowedFd<'_>) -> Refused<OwnedFd> {
+pub(super) fn duplicate(mount: BorrowedFd<'_>) -> Refused<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     match rustix::mount::open_tree(mount, "", flags) {

@@ -3,6 +3,7 @@
 //! ```text
 //! RUN/mounts                a private mount of itself, so that nothing in it shows in another mount namespace
 //! RUN/mounts/<chain id>     the image, mounted once; a container gets a detached clone of it (open_tree(2))
+//! RUN/mounts/root-<key>     a spare root: see spare.rs
 //! ```
 //!
 //! Without it every `celda run` would mount the image anew, with an empty page cache: measured 1.2 ms of a start of
@@ -24,7 +25,9 @@ use super::ladder::{Ladder, Rung};
 use crate::{Digest, Error, Result};
 
 /// `EROFS_SUPER_MAGIC_V1`, linux/magic.h: what tells a pin from the empty directory beneath it.
-const EROFS_MAGIC: u64 = 0xE0F5_E1E2;
+const EROFS_SUPER_MAGIC: u64 = 0xE0F5_E1E2;
+/// `OVERLAYFS_SUPER_MAGIC`, linux/magic.h: the same for a spare root.
+pub(super) const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 
 impl Ladder {
     /// A detached clone of the one mount of this image, which is made and pinned if it is not there yet. On
@@ -37,12 +40,12 @@ impl Ladder {
             return self.mount_image(index, tars);
         }
         let pin = self.pins().join(chain_id.hex());
-        if let Some(clone) = clone_of(&pin) {
+        if let Some(clone) = clone_of(&pin, EROFS_SUPER_MAGIC) {
             return Ok(clone);
         }
         match self.lock_pins() {
             // Another process may have pinned it meanwhile.
-            Ok(_lock) => match clone_of(&pin) {
+            Ok(_lock) => match clone_of(&pin, EROFS_SUPER_MAGIC) {
                 Some(clone) => Ok(clone),
                 None => {
                     let mount = self.mount_image(index, tars)?;
@@ -53,11 +56,18 @@ impl Ladder {
         }
     }
 
-    /// Takes every pin away; answers how many there were. Containers that run keep their clones.
+    /// Takes one pin away, as [`pinned`](Self::pinned) names it; containers that run keep what they have of it.
+    pub fn unpin(&self, pin: &Path) {
+        unpin(pin);
+    }
+
+    /// Takes every pin away, and the spare roots; answers how many pins there were. Containers that run keep their
+    /// clones.
     ///
     /// # Errors
     /// [`Error::Io`] where RUN cannot be read.
     pub fn unpin_all(&self) -> Result<usize> {
+        self.drop_spares();
         let pins = self.pins();
         let entries = match fs::read_dir(&pins) {
             Ok(entries) => entries,
@@ -66,20 +76,19 @@ impl Ladder {
         };
         let mut count = 0;
         for path in entries.flatten().map(|entry| entry.path()) {
-            count += usize::from(unmount(&path, UnmountFlags::DETACH).is_ok());
-            let _ = fs::remove_dir(&path);
+            count += usize::from(unpin(&path));
         }
         // Not mounted on itself, or used by another process right now: then it stays for the next time.
         let _ = unmount(&pins, UnmountFlags::DETACH);
         Ok(count)
     }
 
-    fn pins(&self) -> PathBuf {
+    pub(super) fn pins(&self) -> PathBuf {
         self.run().join("mounts")
     }
 
     /// `RUN/mounts`, mounted on itself and private, locked until the file is closed.
-    fn lock_pins(&self) -> std::result::Result<File, Errno> {
+    pub(super) fn lock_pins(&self) -> std::result::Result<File, Errno> {
         let pins = self.pins();
         fs::create_dir_all(&pins).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         // The lock is on RUN, which a mount on RUN/mounts does not hide.
@@ -101,17 +110,24 @@ fn is_mount_point(path: &Path) -> std::result::Result<bool, Errno> {
     Ok(answer.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT))
 }
 
-/// A detached clone of what is mounted on `pin`, if that is an image.
-fn clone_of(pin: &Path) -> Option<OwnedFd> {
+/// A detached clone of what is mounted on `pin`, if that is a filesystem of the kind wanted.
+pub(super) fn clone_of(pin: &Path, magic: u64) -> Option<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let clone = rustix::mount::open_tree(CWD, pin, flags).ok()?;
     let filesystem = rustix::fs::fstatfs(&clone).ok()?;
-    (filesystem.f_type as u64 == EROFS_MAGIC).then_some(clone)
+    (filesystem.f_type as u64 == magic).then_some(clone)
+}
+
+/// Takes one pin away; answers whether something was mounted there.
+pub(super) fn unpin(pin: &Path) -> bool {
+    let was_mounted = unmount(pin, UnmountFlags::DETACH).is_ok();
+    let _ = fs::remove_dir(pin).or_else(|_| fs::remove_file(pin));
+    was_mounted
 }
 
 /// Moves `mount` to `pin` and answers a clone of it; `None` where that cannot be done, and `mount` is as it was.
 fn pin_down(mount: &OwnedFd, pin: &Path) -> Option<OwnedFd> {
     fs::create_dir_all(pin).ok()?;
     move_mount(mount.as_fd(), "", CWD, pin, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).ok()?;
-    clone_of(pin)
+    clone_of(pin, EROFS_SUPER_MAGIC)
 }

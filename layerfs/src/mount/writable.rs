@@ -47,6 +47,22 @@ impl WritableLayer {
         Err(Error::io("create writable layer", path)(errno.into()))
     }
 
+    /// Takes over the layer at `path`, which nobody holds, and renames it to `containers/<id>`.
+    ///
+    /// # Errors
+    /// [`Error::LayerInUse`] when somebody does hold it, [`Error::Io`] when it is gone.
+    pub(super) fn adopt(path: &Path, containers: &Path, id: &str) -> Result<Self> {
+        let name = layer_path(containers, id)?;
+        let lock = open_directory(CWD, path).map_err(|errno| Error::io("open", path)(errno.into()))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Err(Error::LayerInUse { path: path.to_owned() }),
+            answer => answer.map_err(|errno| Error::io("lock", path)(errno.into()))?,
+        }
+        // Locked, so no sweep removes it any more; one that was faster leaves nothing to rename.
+        fs::rename(path, &name).map_err(Error::io("rename writable layer", path))?;
+        Ok(Self { path: name, lock })
+    }
+
     /// `containers/<id>`: what [`Ladder::overlay`](super::Ladder::overlay) takes.
     pub fn path(&self) -> &Path {
         &self.path

@@ -1,0 +1,177 @@
+//! A container of `celda run` before its start and after its end: its root and its network, new or used again.
+//!
+//! ```text
+//! take a spare root, its network beside it  ---or--- image mount, writable layer, overlay; a thread makes the network
+//!       ^                                                 |
+//!       '--- sealed, nothing written, no packet ---- the container ends ---- else ---> removed
+//! ```
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use celda_layerfs::mount::{Ladder, Root, WritableLayer};
+use celda_layerfs::store::{ImageLease, ImageRecord, Store};
+use oci_spec::runtime::LinuxIdMapping;
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
+
+use super::run_args::RunArgs;
+use crate::sandbox::{PreparingNetwork, network, user_namespace};
+use crate::spec::Network;
+use crate::{Error, Result, spec};
+
+/// The mode that a writable layer's root is made with.
+const DIRECTORY_MODE: u32 = 0o755;
+/// What a spare root's network is pinned as.
+const NETWORK_PIN: &str = "net";
+
+/// The place a container runs in.
+pub(super) struct Place<'a> {
+    ladder: &'a Ladder,
+    record: &'a ImageRecord,
+    root: Root,
+    network: Source,
+    /// A descriptor of the network, for after the container.
+    used: Option<OwnedFd>,
+    _lease: ImageLease,
+}
+
+/// Where the container's network namespace comes from.
+enum Source {
+    /// The host's own.
+    Host,
+    /// A spare root's.
+    Spare(OwnedFd),
+    /// A thread makes it: that waits for the kernel longest, and goes on beside the mounts.
+    New(PreparingNetwork),
+    Taken,
+}
+
+impl<'a> Place<'a> {
+    /// A place for the container `id`: a spare one, or a new one.
+    pub(super) fn new(
+        args: &RunArgs,
+        store: &Store,
+        ladder: &'a Ladder,
+        record: &'a ImageRecord,
+        id: &str,
+    ) -> Result<Self> {
+        let lease = store.lease(record)?;
+        let containers = store.root().join("containers");
+        let (uids, gids) = spec::id_mappings(&args.userns)?;
+        let spare = if uids.is_empty() { ladder.take_root(&record.chain_id, &containers, id) } else { None };
+        let pinned = spare
+            .as_ref()
+            .and_then(Root::key)
+            .and_then(|key| network::pinned(&ladder.pinned(NETWORK_PIN, &key)));
+        let network = match (args.network, pinned) {
+            (Network::Host, _) => Source::Host,
+            (Network::None, Some(namespace)) => Source::Spare(namespace),
+            (Network::None, None) => Source::New(PreparingNetwork::begin()?),
+        };
+        let root = match spare {
+            Some(root) => root,
+            None => new_root(ladder, &lease, record, (&uids, &gids), (&containers, id))?,
+        };
+        Ok(Self { ladder, record, root, network, used: None, _lease: lease })
+    }
+
+    /// The container's directory.
+    pub(super) fn directory(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// The root, to lay out files in.
+    pub(super) fn overlay(&self) -> BorrowedFd<'_> {
+        self.root.overlay().as_fd()
+    }
+
+    /// The root, to become the container's.
+    pub(super) fn mount(&self) -> Result<OwnedFd> {
+        Ok(self.root.mount()?)
+    }
+
+    /// The network namespace, unless it is the host's; once.
+    pub(super) fn network(&mut self) -> Result<Option<OwnedFd>> {
+        let namespace = match std::mem::replace(&mut self.network, Source::Taken) {
+            Source::Host | Source::Taken => return Ok(None),
+            Source::Spare(namespace) => namespace,
+            Source::New(preparing) => preparing.finish()?,
+        };
+        self.used = Some(namespace.try_clone().map_err(Error::io("copy", "a network namespace"))?);
+        Ok(Some(namespace))
+    }
+
+    /// Everything that is celda's own is in the root now; what comes after is the container's.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        Ok(self.root.settle()?)
+    }
+
+    /// Leaves the directory, with all that the container wrote, until `celda gc`.
+    pub(super) fn leave(self) {}
+
+    /// Removes the place with all in it.
+    pub(super) fn remove(self) -> Result<()> {
+        Ok(self.root.remove()?)
+    }
+
+    /// Gives the place to the next container if this one, which was sealed, left it as it was; else removes it.
+    pub(super) fn give_back(self) -> Result<()> {
+        let Self { ladder, record, root, used, .. } = self;
+        let Some(kept) = ladder.keep_root(&record.chain_id, root)? else { return Ok(()) };
+        let pin = ladder.pinned(NETWORK_PIN, kept.key());
+        let is_unused = |namespace: &OwnedFd| network::is_unused(namespace.as_fd()).unwrap_or(false);
+        match used {
+            Some(namespace) if is_unused(&namespace) => {
+                if network::pinned(&pin).is_none() {
+                    // Without it the next container gets a new one.
+                    let _ = network::pin(namespace.as_fd(), &pin);
+                }
+            }
+            _ => ladder.unpin(&pin),
+        }
+        kept.offer();
+        Ok(())
+    }
+}
+
+fn new_root(
+    ladder: &Ladder,
+    lease: &ImageLease,
+    record: &ImageRecord,
+    (uids, gids): (&[LinuxIdMapping], &[LinuxIdMapping]),
+    (containers, id): (&Path, &str),
+) -> Result<Root> {
+    let lower = ladder.shared_image(&record.chain_id, lease.source(), lease.tars())?;
+    let users = if uids.is_empty() { None } else { Some(user_namespace(uids, gids)?) };
+    let owner = uids.iter().find(|range| range.container_id() == 0).map(LinuxIdMapping::host_id);
+    let layer = WritableLayer::create(containers, id)?;
+    let overlay = match_root(lower.as_fd(), layer.path(), owner).and_then(|()| {
+        let users = users.as_ref().map(|users| users.as_fd());
+        Ok(ladder.overlay_mapped(lower.as_fd(), Some(layer.path()), users)?)
+    });
+    match overlay {
+        Ok(overlay) => Ok(Root::new(layer, overlay)),
+        Err(error) => {
+            layer.remove()?;
+            Err(error)
+        }
+    }
+}
+
+/// Gives the writable layer's root the mode and owner of the image's: overlayfs shows those of the upper directory.
+/// In a user namespace the container's root owns it.
+fn match_root(lower: BorrowedFd<'_>, directory: &Path, root: Option<u32>) -> Result<()> {
+    let upper = directory.join("upper");
+    let failed = |errno: rustix::io::Errno| Error::io("set the owner and mode of", &upper)(errno.into());
+    let of_image = rustix::fs::fstat(lower).map_err(failed)?;
+    let (uid, gid) = (root.unwrap_or(of_image.st_uid), root.unwrap_or(of_image.st_gid));
+    if (uid, gid) != (0, 0) {
+        let ids = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        rustix::fs::chownat(CWD, &upper, ids.0, ids.1, AtFlags::empty()).map_err(failed)?;
+    }
+    let mode = of_image.st_mode & 0o7777;
+    if mode != DIRECTORY_MODE {
+        rustix::fs::chmodat(CWD, &upper, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(failed)?;
+    }
+    Ok(())
+}

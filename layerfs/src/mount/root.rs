@@ -1,0 +1,138 @@
+//! A container's root: a writable layer and the overlay over it, which may serve one container after another.
+//!
+//! ```text
+//! new -> settle (what is in the layer now is celda's own) -> mount -> container runs, ends -> is_untouched?
+//!          ^                                                                                   |       |
+//!          '------------------------ yes: as good as new, for the next one -------------------'   no: remove
+//! ```
+//!
+//! Making and removing a layer and its overlay costs more than all else in a start: measured 2026-11-26 on 2 cores,
+//! ext4, `benches start`: 2.4 ms of CPU a container with a new root and network each time, 1.3 ms with used ones.
+//! Most containers write nothing outside their volumes.
+//!
+//! Whoever gives a root on must know that no process keeps a descriptor into it from its container's time: the layer
+//! cannot tell.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::fingerprint::Fingerprint;
+use super::overlay::duplicate;
+use super::writable::WritableLayer;
+use crate::{Error, Result};
+
+/// Spare roots that are kept of one image: as many as start at once on a busy cell.
+pub const SPARES_COUNT_MAX: usize = 64;
+
+/// A writable layer with its overlay.
+#[derive(Debug)]
+pub struct Root {
+    layer: WritableLayer,
+    overlay: OwnedFd,
+    settled: Option<Fingerprint>,
+    /// Where the overlay is pinned, if it is: see [`Ladder::keep_root`](super::Ladder::keep_root).
+    pub(super) pin: Option<PathBuf>,
+}
+
+impl Root {
+    /// A root out of a new layer and the overlay over it.
+    pub fn new(layer: WritableLayer, overlay: OwnedFd) -> Self {
+        Self { layer, overlay, settled: None, pin: None }
+    }
+
+    /// The directory of the writable layer.
+    pub fn path(&self) -> &Path {
+        self.layer.path()
+    }
+
+    /// The overlay, to write into before a container runs.
+    pub fn overlay(&self) -> &OwnedFd {
+        &self.overlay
+    }
+
+    /// Remembers what the layer holds: all that is there now is of no container. Without it no root is spare.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the layer cannot be read.
+    pub fn settle(&mut self) -> Result<()> {
+        self.settled = self.look()?;
+        Ok(())
+    }
+
+    /// A detached mount of the overlay, to become a container's root.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn mount(&self) -> Result<OwnedFd> {
+        duplicate(self.overlay.as_fd())
+            .map_err(|refusal| Error::io("mount again the overlay of", self.path())(refusal.errno.into()))
+    }
+
+    /// Whether the layer is as it was when it was settled.
+    pub fn is_untouched(&self) -> bool {
+        self.settled.is_some() && self.look().is_ok_and(|now| now == self.settled)
+    }
+
+    fn look(&self) -> Result<Option<Fingerprint>> {
+        let upper = self.path().join("upper");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let look =
+            rustix::fs::open(&upper, flags, Mode::empty()).and_then(|directory| Fingerprint::of(&directory));
+        look.map_err(|errno| Error::io("look at the writable layer", upper)(errno.into()))
+    }
+
+    pub(super) fn into_layer(self) -> WritableLayer {
+        self.layer
+    }
+
+    /// Deletes the layer with all in it; the overlay goes with its last mount.
+    ///
+    /// # Errors
+    /// As [`WritableLayer::remove`].
+    pub fn remove(self) -> Result<()> {
+        let Self { layer, overlay, pin, .. } = self;
+        drop(overlay);
+        if let Some(pin) = pin {
+            super::pin::unpin(&pin);
+        }
+        layer.remove()
+    }
+}
+
+/// Spare roots of one image, of a process that stays up. Other processes do not see them.
+#[derive(Debug, Default)]
+pub struct RootPool(Mutex<Vec<Root>>);
+
+impl RootPool {
+    /// A root that is as good as new, if there is one.
+    pub fn take(&self) -> Option<Root> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// Keeps a root for the next container if the last one left it untouched, and removes it otherwise.
+    ///
+    /// # Errors
+    /// As [`Root::remove`].
+    pub fn give_back(&self, root: Root) -> Result<()> {
+        if root.is_untouched() {
+            let mut spares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if spares.len() < SPARES_COUNT_MAX {
+                spares.push(root);
+                return Ok(());
+            }
+        }
+        root.remove()
+    }
+
+    /// Removes all of them.
+    ///
+    /// # Errors
+    /// As [`Root::remove`]; the others are removed all the same.
+    pub fn clear(&self) -> Result<()> {
+        let spares = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        spares.into_iter().map(Root::remove).fold(Ok(()), Result::and)
+    }
+}
