@@ -37,8 +37,6 @@ fn privileged_a_program_that_cannot_run_has_dockers_status() {
     fs::write(&file, "#!/no/such/interpreter\n").expect("written");
     let mount = format!("{}:/script:ro", file.display());
     celda.fails(126, &["run", "--rm", "-v", &mount, &image, "/script"]);
-    let usage = celda.output(&["run", "--rm", "--memory", "lots", &image]);
-    assert_ne!(usage.status.code(), Some(0));
 }
 
 #[test]

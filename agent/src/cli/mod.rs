@@ -55,6 +55,14 @@ pub fn main(cli: Cli) -> ExitCode {
     }
 }
 
+/// Prints what the parser has to say instead of a command: the help or version that was asked for, or what is wrong with
+/// the flags, with the status that Docker has for it.
+pub fn not_a_command(answer: &clap::Error) -> ExitCode {
+    // A closed standard output or error changes nothing about the exit status.
+    let _ = answer.print();
+    if answer.use_stderr() { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS }
+}
+
 /// Says why celda failed; a closed standard error changes nothing about the exit status.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "celda: {error}");
