@@ -91,7 +91,7 @@ fn check_terminal(args: &RunArgs) -> Result<()> {
 
 /// The image, fetched if it is not here and may be.
 fn image(context: &Context, args: &RunArgs, store: &Store, timing: &mut Timing) -> Result<ImageRecord> {
-    let reference = context::reference(&args.image)?;
+    let reference = context::reference(args.image())?;
     let policy = match args.pull {
         Pull::Always => PullPolicy::Always,
         Pull::Missing => PullPolicy::Missing,
@@ -147,7 +147,7 @@ impl Prepared {
         let state = State {
             id,
             name: args.name.clone(),
-            image: args.image.clone(),
+            image: args.image().to_owned(),
             manifest: record.manifest.to_string(),
             labels: BTreeMap::new(),
             args: Vec::new(),
