@@ -193,3 +193,15 @@ fn privileged_signals_reach_the_container() {
     std::io::BufRead::read_line(&mut out, &mut line).expect("a line");
     assert_eq!(line, "got\n");
 }
+
+#[test]
+fn privileged_volumes_work_below_a_relative_root() {
+    let Some(celda) = Celda::with_image("relative_root") else { return };
+    let image = celda.image();
+    let line = ["--root", "root", "--run", "run", "run", "--rm", "-v", "vol:/v", "-v", "/anonymous", &image];
+    let script = ["/bin/sh", "-c", "echo x > /v/f && echo y > /anonymous/f && busybox cat /v/f"];
+    let mut command = celda.command(&[&line[..], &script].concat());
+    let output = command.current_dir(celda.files().parent().expect("it has one")).output().expect("started");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "x\n", "{}", describe(&output));
+    assert!(celda.root().join("volumes/vol/f").exists());
+}

@@ -17,8 +17,16 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(global: Global) -> Self {
-        Self { global }
+    /// The directories become absolute: a volume's path is handed to the sandbox, which knows no working directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a directory is relative and the working directory is gone.
+    pub(super) fn new(mut global: Global) -> Result<Self> {
+        for directory in [&mut global.root, &mut global.run] {
+            *directory = std::path::absolute(&*directory)
+                .map_err(Error::io("find the absolute path of", &*directory))?;
+        }
+        Ok(Self { global })
     }
 
     pub(super) fn ladder(&self) -> Ladder {

@@ -36,7 +36,10 @@ pub const EXIT_FAILED: u8 = 125;
 /// Runs one command and gives its exit status.
 pub fn main(cli: Cli) -> ExitCode {
     log_if_asked();
-    let context = Context::new(cli.global);
+    let context = match Context::new(cli.global) {
+        Ok(context) => context,
+        Err(error) => return fail(&error),
+    };
     let outcome = match cli.command {
         Command::Run(args) => return run::main(&context, &args),
         Command::Pull(args) => pull::main(&context, &args),
