@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use common::{Celda, describe};
@@ -78,6 +79,37 @@ fn privileged_files_are_as_asked() {
     assert_eq!(celda.shell(&[], "busybox cat /x 2>/dev/null || echo gone"), "gone\n");
     assert_eq!(celda.shell(&["-v", "vol:/v"], "echo 1 > /v/f"), "");
     assert_eq!(celda.shell(&["-v", "vol:/v"], "busybox cat /v/f"), "1\n");
+}
+
+/// A tmpfs of the host's, unmounted when dropped.
+struct HostTmpfs(PathBuf);
+
+impl HostTmpfs {
+    fn mount(at: PathBuf) -> Self {
+        fs::create_dir_all(&at).expect("made");
+        rustix::mount::mount("tmpfs", &at, "tmpfs", rustix::mount::MountFlags::empty(), None)
+            .expect("mounted");
+        Self(at)
+    }
+}
+
+impl Drop for HostTmpfs {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn privileged_read_only_holds_for_what_is_mounted_below() {
+    let Some(celda) = Celda::with_image("read_only_below") else { return };
+    let shared = celda.files().join("shared");
+    let below = HostTmpfs::mount(shared.join("below"));
+    let script = "busybox touch /data/x || busybox touch /data/below/x || echo refused";
+    let mount = format!("{}:/data:ro", shared.display());
+    assert_eq!(celda.shell(&["-v", &mount], &format!("({script}) 2>/dev/null")), "refused\n");
+    let mount = format!("{}:/data", shared.display());
+    assert_eq!(celda.shell(&["-v", &mount], "busybox touch /data/below/y"), "");
+    assert!(below.0.join("y").exists() && !below.0.join("x").exists());
 }
 
 #[test]

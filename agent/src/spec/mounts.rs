@@ -36,7 +36,8 @@ pub(super) fn mounts(
             VolumeSource::Anonymous => volume_step(anonymous(host, taken.len()), volume, volume.copy_up),
         };
         let mut options = vec!["rbind".to_owned(), volume.propagation.to_owned()];
-        options.push(if volume.read_only { "ro" } else { "rw" }.to_owned());
+        // `ro` alone would leave what is mounted below the source writable (Docker's is recursive since its version 25).
+        options.push(if volume.read_only { "rro" } else { "rw" }.to_owned());
         mounts.push(mount(&volume.destination, "bind", &source.to_string_lossy(), options)?);
         steps.push(step);
         taken.push(volume.destination.clone());
