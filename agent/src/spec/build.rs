@@ -50,7 +50,7 @@ pub fn build(
         .process(process)
         .mounts(mounts)
         .annotations(annotations(&config, flags))
-        .linux(linux(flags)?);
+        .linux(linux(flags, host)?);
     if flags.network == Network::None || flags.hostname.is_some() {
         builder = builder.hostname(hostname);
     }
@@ -63,12 +63,12 @@ pub fn build(
     Ok(Built { spec, steps, stop_signal, seccomp: seccomp(flags) })
 }
 
-fn linux(flags: &RunFlags) -> Result<oci_spec::runtime::Linux, SpecError> {
+fn linux(flags: &RunFlags, host: &Host) -> Result<oci_spec::runtime::Linux, SpecError> {
     let (masked, read_only) = security::covered(flags);
     let (uids, gids) = security::id_mappings(&flags.userns)?;
     let sysctls = security::sysctls(flags)?;
     let devices = security::devices(flags)?;
-    let resources = resources::resources(flags)?;
+    let resources = resources::resources(flags, host)?;
     let mut linux = LinuxBuilder::default()
         .namespaces(security::namespaces(flags)?)
         .masked_paths(masked)

@@ -72,6 +72,8 @@ pub struct Host {
     pub env: Vec<(String, String)>,
     /// What celda itself may do (its permitted set): all that `--privileged` and `--cap-add` can give.
     pub caps: CapSet,
+    /// Whether this kernel can swap at all: where it cannot, cgroups have no limit for it.
+    pub has_swap: bool,
 }
 
 impl Host {
@@ -87,6 +89,7 @@ impl Host {
                 .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
                 .collect(),
             caps: CapSet::from_bits(caps),
+            has_swap: Path::new("/proc/swaps").exists(),
         }
     }
 }
