@@ -8,7 +8,7 @@ use super::config::ImageConfig;
 use super::flags::RunFlags;
 use super::prepare::Step;
 use super::process::internal;
-use super::volume::{VolumeSource, clean_destination};
+use super::volume::{VolumeSource, image_destination};
 use super::{Host, SHM_BYTES, SpecError};
 
 /// Mounts that flags and the image's volumes may add.
@@ -43,7 +43,7 @@ pub(super) fn mounts(
         taken.push(volume.destination.clone());
     }
     for destination in config.volumes.iter().flat_map(|volumes| volumes.keys()) {
-        let destination = clean_destination(destination)
+        let destination = image_destination(destination)
             .map_err(|why| SpecError::Image { field: "Volumes", why: format!("{destination:?}: {why}") })?;
         if taken.contains(&destination) {
             continue;
@@ -106,4 +106,27 @@ fn mount(destination: &str, kind: &str, source: &str, options: Vec<String>) -> R
         .options(options)
         .build()
         .map_err(|error| internal("mounts", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn built(volumes: serde_json::Value, flags: &RunFlags) -> Result<(Vec<Mount>, Vec<Step>), SpecError> {
+        let config = ImageConfig::read(&json!({"config": {"Volumes": volumes}})).expect("a config");
+        mounts(&config, flags, &Host::here(Path::new("/root"), Path::new("/container")))
+    }
+
+    #[test]
+    fn an_image_cannot_have_a_volume_where_the_kernel_shows_itself() {
+        for place in ["/proc", "/proc/sys/kernel", "/x/../proc", "/sys", "/dev"] {
+            let error = built(json!({ place: {} }), &RunFlags::default()).expect_err(place).to_string();
+            assert!(error.contains("Volumes") && error.contains(place), "{error}");
+        }
+        assert!(built(json!({"/data": {}, "/sys/fs/cgroup": {}}), &RunFlags::default()).is_ok());
+    }
 }
