@@ -48,6 +48,9 @@ fn privileged_the_process_is_as_asked() {
     fs::write(&env, "# a comment\nC=from file\n").expect("written");
     assert_eq!(celda.shell(&["--env-file", env.to_str().expect("utf-8")], "echo $C"), "from file\n");
     assert_eq!(celda.shell(&["-w", "/made/here"], "pwd"), "/made/here\n");
+    assert_eq!(celda.shell(&["-w", "/made/../there"], "pwd"), "/there\n");
+    let relative = celda.fails(125, &["run", "--rm", "-w", "rel", &celda.image(), "/bin/sh"]);
+    assert!(relative.contains("absolute"), "{relative}");
     assert_eq!(
         celda.shell(&["-u", "1234:4321", "--group-add", "77"], "busybox id -u; busybox id -g; busybox id -G"),
         "1234\n4321\n4321 77\n"

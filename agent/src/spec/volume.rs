@@ -142,21 +142,26 @@ pub fn clean_destination(text: &str) -> Result<String, &'static str> {
     if !text.starts_with('/') {
         return Err("the destination must be an absolute path inside the container");
     }
+    match clean(text).as_str() {
+        "/" => Err("the destination can't be /"),
+        clean => Ok(clean.to_owned()),
+    }
+}
+
+/// `text` as an absolute path from the root on, without `.`, `..` and double slashes. Lexically, as Docker: the image's
+/// links have no say in where a flag points.
+pub(super) fn clean(text: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/') {
         match part {
             "" | "." => {}
-            // Lexically, as Docker: the image's links have no say in where the flag points.
             ".." => {
                 parts.pop();
             }
             _ => parts.push(part),
         }
     }
-    if parts.is_empty() {
-        return Err("the destination can't be /");
-    }
-    Ok(parts.iter().flat_map(|part| ["/", part]).collect())
+    format!("/{}", parts.join("/"))
 }
 
 /// A mount point that an image asks for: as [`clean_destination`], and none of the kernel's own trees.
