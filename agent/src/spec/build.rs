@@ -98,16 +98,16 @@ fn hostname(flags: &RunFlags, host: &Host) -> Result<String, SpecError> {
     Ok(name)
 }
 
-/// The image's labels, then the user's, and the image's health check.
+/// The image's labels, then the user's, and the image's health check where no label has its name.
 fn annotations(config: &ImageConfig, flags: &RunFlags) -> HashMap<String, String> {
     let mut annotations: HashMap<String, String> =
         config.labels.iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
-    if let Some(check) = &config.healthcheck {
-        annotations.insert(HEALTHCHECK.to_owned(), check.to_string());
-    }
     for label in &flags.labels {
         let (name, value) = label.split_once('=').unwrap_or((label, ""));
         annotations.insert(name.to_owned(), value.to_owned());
+    }
+    if let Some(check) = &config.healthcheck {
+        annotations.entry(HEALTHCHECK.to_owned()).or_insert_with(|| check.to_string());
     }
     annotations
 }
@@ -123,5 +123,27 @@ fn seccomp(flags: &RunFlags) -> SeccompChoice {
         Some(choice) => choice,
         None if flags.privileged => SeccompChoice::Unconfined,
         None => SeccompChoice::Builtin,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn labels_are_not_overwritten_by_the_health_check() {
+        let check = json!({"Test": ["CMD", "true"]});
+        let annotations = |labels: serde_json::Value, given: &[&str]| {
+            let document = json!({"config": {"Healthcheck": check, "Labels": labels}});
+            let config = ImageConfig::read(&document).expect("a config");
+            let labels = given.iter().map(|label| (*label).to_owned()).collect();
+            annotations(&config, &RunFlags { labels, ..RunFlags::default() })
+        };
+        assert_eq!(annotations(json!({}), &[])[HEALTHCHECK], check.to_string());
+        assert_eq!(annotations(json!({HEALTHCHECK: "of the image"}), &[])[HEALTHCHECK], "of the image");
+        let given = format!("{HEALTHCHECK}=given");
+        assert_eq!(annotations(json!({HEALTHCHECK: "of the image"}), &[&given])[HEALTHCHECK], "given");
     }
 }
