@@ -192,6 +192,21 @@ fn privileged_a_second_run_reads_no_layer() {
 }
 
 #[test]
+fn privileged_a_pull_answers_in_json_when_asked() {
+    let Some(celda) = Celda::with_image("pull_json") else { return };
+    let image = celda.image();
+    let answer: serde_json::Value =
+        serde_json::from_str(&celda.ok(&["pull", "--json", "--quiet", &image])).expect("JSON");
+    assert_eq!(answer.as_array().map(Vec::len), Some(1), "{answer}");
+    assert_eq!(
+        answer[0]["manifest"].as_str(),
+        Some(celda.ok(&["pull", "--quiet", &image]).trim()),
+        "{answer}"
+    );
+    assert_eq!(answer[0]["layers_count"], 1, "{answer}");
+}
+
+#[test]
 fn privileged_a_limit_that_cannot_be_kept_is_refused() {
     let Some(celda) = Celda::with_image("limits_refused") else { return };
     let info: serde_json::Value = serde_json::from_str(&celda.ok(&["info", "--json"])).expect("JSON");
