@@ -1,5 +1,6 @@
 //! The filesystems of a container: Docker's default set, then `--tmpfs`, the image's volumes and `-v`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Mount, MountBuilder};
@@ -23,6 +24,7 @@ pub(super) fn mounts(
     let mut mounts = defaults(flags)?;
     let mut steps = Vec::new();
     let mut taken: Vec<String> = Vec::new();
+    once(flags)?;
     for tmpfs in &flags.tmpfs {
         mounts.push(mount(&tmpfs.destination, "tmpfs", "tmpfs", tmpfs.options.clone())?);
         taken.push(tmpfs.destination.clone());
@@ -61,6 +63,20 @@ pub(super) fn mounts(
     // A mount below another must come after it; the sort is stable, so equal depths keep their order.
     mounts.sort_by_key(|mount| mount.destination().components().count());
     Ok((mounts, steps))
+}
+
+/// Of two mounts in one place only the later would be seen.
+fn once(flags: &RunFlags) -> Result<(), SpecError> {
+    let volumes = flags.volumes.iter().map(|volume| &volume.destination);
+    let mut seen = BTreeSet::new();
+    match volumes.chain(flags.tmpfs.iter().map(|tmpfs| &tmpfs.destination)).find(|place| !seen.insert(*place))
+    {
+        None => Ok(()),
+        Some(place) => Err(SpecError::Conflict {
+            what: format!("-v or --tmpfs on {place}"),
+            why: "duplicate mount point; mount one thing there".into(),
+        }),
+    }
 }
 
 fn volume_step(path: PathBuf, volume: &super::volume::Volume, copy_up: bool) -> (PathBuf, Step) {
@@ -128,5 +144,23 @@ mod tests {
             assert!(error.contains("Volumes") && error.contains(place), "{error}");
         }
         assert!(built(json!({"/data": {}, "/sys/fs/cgroup": {}}), &RunFlags::default()).is_ok());
+    }
+
+    #[test]
+    fn one_place_takes_one_mount() {
+        let flags = |volumes: &[&str], tmpfs: &[&str]| RunFlags {
+            volumes: volumes.iter().map(|text| text.parse().expect("a volume")).collect(),
+            tmpfs: tmpfs.iter().map(|text| text.parse().expect("a tmpfs")).collect(),
+            ..RunFlags::default()
+        };
+        for twice in
+            [flags(&["a:/x", "b:/x/."], &[]), flags(&["a:/x"], &["/x"]), flags(&[], &["/x:ro", "/x:size=1m"])]
+        {
+            let error = built(json!({}), &twice).expect_err("twice").to_string();
+            assert!(error.contains("duplicate mount point") && error.contains("/x"), "{error}");
+        }
+        // The user's volume takes the place of the image's.
+        let (mounts, _) = built(json!({"/x": {}}), &flags(&["a:/x"], &["/x/y"])).expect("different places");
+        assert_eq!(mounts.iter().filter(|mount| mount.destination() == Path::new("/x")).count(), 1);
     }
 }
