@@ -143,7 +143,8 @@ pub struct RunArgs {
     /// Capability to drop, or ALL; repeatable
     #[arg(long, value_name = "CAPABILITY", value_delimiter = ',', help_heading = "Security")]
     pub cap_drop: Vec<String>,
-    /// seccomp=FILE, seccomp=unconfined, no-new-privileges or systempaths=unconfined; repeatable
+    /// seccomp=FILE, seccomp=unconfined, no-new-privileges or systempaths=unconfined; repeatable. apparmor=unconfined and
+    /// label=disable are taken as well, as celda sets no labels
     #[arg(long, value_name = "OPTION", help_heading = "Security")]
     pub security_opt: Vec<SecurityOpt>,
     /// User namespace: `host` for none, `auto`, or map:CONTAINER:HOST:COUNT[,...]
