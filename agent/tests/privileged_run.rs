@@ -41,6 +41,14 @@ fn privileged_a_program_that_cannot_run_has_dockers_status() {
 }
 
 #[test]
+fn privileged_terminal_escapes_are_not_passed_on() {
+    let Some(celda) = Celda::with_image("escapes") else { return };
+    let error = celda.fails(127, &["run", "--rm", &celda.image(), "no\u{1b}]0;title\u{7}\nsuch\u{9b}2J"]);
+    assert!(error.contains("\\u{1b}]0;title"), "{error}");
+    assert!(!error.trim_end().contains(char::is_control), "{error:?}");
+}
+
+#[test]
 fn privileged_the_process_is_as_asked() {
     let Some(celda) = Celda::with_image("process_flags") else { return };
     assert_eq!(celda.shell(&["-e", "A=1", "-e", "B=x y"], "echo $A $B"), "1 x y\n");

@@ -24,7 +24,6 @@ mod signals;
 mod timing;
 mod verify;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
@@ -66,9 +65,9 @@ pub fn not_a_command(answer: &clap::Error) -> ExitCode {
     if answer.use_stderr() { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS }
 }
 
-/// Says why celda failed; a closed standard error changes nothing about the exit status.
+/// Says why celda failed.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "celda: {error}");
+    output::complain(&error);
     ExitCode::from(EXIT_FAILED)
 }
 

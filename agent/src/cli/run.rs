@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
 use super::context::{self, Context};
 use super::run_args::{Pull, RunArgs};
 use super::timing::{Stage, Timing};
-use super::{EXIT_FAILED, pull};
+use super::{output, pull};
 use crate::container::{self, NameClaim, State};
 use crate::sandbox::cgroup::Hierarchy;
 use crate::sandbox::seccomp::{self, Arch, Kernel};
@@ -48,13 +48,13 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> ExitCode {
     match outcome {
         Ok(exit) => {
             if let Exit::OutOfMemory { .. } = exit {
-                let _ = writeln!(io::stderr(), "celda: the container ended: {exit}");
+                output::complain(&format_args!("the container ended: {exit}"));
             }
             ExitCode::from(exit.status())
         }
         Err(error) => {
-            let _ = writeln!(io::stderr(), "celda: {error}");
-            ExitCode::from(if error.status() == 0 { EXIT_FAILED } else { error.status() })
+            output::complain(&error);
+            ExitCode::from(error.status())
         }
     }
 }
