@@ -111,6 +111,18 @@ impl Drop for HostTmpfs {
 }
 
 #[test]
+fn privileged_gc_sweeps_volumes_that_were_never_finished() {
+    let Some(celda) = Celda::with_image("unfinished_volumes") else { return };
+    celda.shell(&["-v", "vol:/v"], "echo 1 > /v/f");
+    let abandoned = celda.root().join("volumes/.new-0123456789abcdef");
+    fs::create_dir(&abandoned).expect("made");
+    fs::write(abandoned.join("half"), "a file").expect("written");
+    celda.ok(&["gc"]);
+    assert!(!abandoned.exists());
+    assert_eq!(celda.shell(&["-v", "vol:/v"], "busybox cat /v/f"), "1\n");
+}
+
+#[test]
 fn privileged_read_only_holds_for_what_is_mounted_below() {
     let Some(celda) = Celda::with_image("read_only_below") else { return };
     let shared = celda.files().join("shared");

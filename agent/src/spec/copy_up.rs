@@ -7,7 +7,6 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 
@@ -17,10 +16,9 @@ const ENTRIES_COUNT_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 256;
 
 /// Copies what `source` holds into the directory `into`, which gets the source's owner and mode.
-pub(super) fn directory(source: &OwnedFd, into: &Path) -> io::Result<()> {
-    let target = rustix::fs::open(into, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+pub(super) fn directory(source: &OwnedFd, into: &OwnedFd) -> io::Result<()> {
     let mut budget = ENTRIES_COUNT_MAX;
-    copy(source, &target, 0, &mut budget)
+    copy(source, into, 0, &mut budget)
 }
 
 fn copy(source: &OwnedFd, target: &OwnedFd, depth: usize, budget: &mut usize) -> io::Result<()> {

@@ -23,6 +23,7 @@ mod security;
 mod signal;
 pub mod size;
 pub mod volume;
+mod volume_dir;
 
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,7 @@ pub use error::SpecError;
 pub use flags::{Network, RunFlags, SecurityOpt};
 pub use prepare::{Built, SeccompChoice, Step};
 pub use security::id_mappings;
+pub use volume_dir::sweep as sweep_volumes;
 
 /// The default size of /dev/shm (Docker's).
 pub const SHM_BYTES: u64 = 64 << 20;
@@ -76,6 +78,11 @@ pub struct Host {
     pub has_swap: bool,
 }
 
+/// Where the store `root` has its named volumes.
+pub fn volumes_dir(root: &Path) -> PathBuf {
+    root.join("volumes")
+}
+
 impl Host {
     /// This machine and this process, for the container whose directory is `container_dir` in the store `root`.
     pub fn here(root: &Path, container_dir: &Path) -> Self {
@@ -83,7 +90,7 @@ impl Host {
         let caps = rustix::thread::capabilities(None).map_or(0, |sets| sets.permitted.bits());
         Self {
             container_dir: container_dir.to_owned(),
-            volumes_dir: root.join("volumes"),
+            volumes_dir: volumes_dir(root),
             hostname: uname.nodename().to_string_lossy().into_owned(),
             env: std::env::vars_os()
                 .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))

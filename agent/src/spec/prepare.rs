@@ -13,7 +13,7 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{SpecError, copy_up};
+use super::{SpecError, volume_dir};
 
 /// One thing to lay out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,9 @@ impl Built {
                 Step::ImageFile { path, bytes } => {
                     image_file(rootfs, path, bytes).map_err(SpecError::io("write the container's", *path))?;
                 }
-                Step::Volume { path, image_path, copy_up } => volume(rootfs, path, image_path, *copy_up)?,
+                Step::Volume { path, image_path, copy_up } => {
+                    volume_dir::make(path, copy_up.then_some((rootfs, image_path)))?;
+                }
             }
         }
         Ok(())
@@ -130,38 +132,6 @@ fn open_directory(rootfs: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> 
     )
 }
 
-/// A new volume becomes visible by a rename, with all its content or not at all.
-fn volume(rootfs: BorrowedFd<'_>, path: &Path, image_path: &str, copy_up: bool) -> Result<(), SpecError> {
-    if path.symlink_metadata().is_ok() {
-        return Ok(());
-    }
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent).map_err(SpecError::io("create directory", parent))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let staging = parent.join(format!(".{name}.{}", std::process::id()));
-    fs::create_dir(&staging).map_err(SpecError::io("create the volume", &staging))?;
-    let filled = if copy_up { fill(rootfs, image_path, &staging) } else { Ok(()) };
-    let published = filled.and_then(|()| match fs::rename(&staging, path) {
-        // Another container made the volume first: its content is the one that counts.
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&staging),
-        other => other,
-    });
-    published.map_err(|error| {
-        let _ = fs::remove_dir_all(&staging);
-        SpecError::io("fill the volume", path)(error)
-    })
-}
-
-fn fill(rootfs: BorrowedFd<'_>, image_path: &str, into: &Path) -> io::Result<()> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match rustix::fs::openat2(rootfs, image_path, flags, Mode::empty(), resolve) {
-        Ok(source) => copy_up::directory(&source, into),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,21 +157,5 @@ mod tests {
         image_file(rootfs(root.path()).as_fd(), "/etc/hosts", b"mine").expect("written");
         assert_eq!(fs::read_to_string(&victim).expect("read"), "untouched");
         assert_eq!(fs::read_to_string(root.path().join("etc/hosts")).expect("read"), "mine");
-    }
-
-    #[test]
-    fn a_volume_takes_the_images_content_once() {
-        let root = tempfile::tempdir().expect("a directory");
-        fs::create_dir_all(root.path().join("data/below")).expect("made");
-        fs::write(root.path().join("data/below/file"), "content").expect("written");
-        let volumes = tempfile::tempdir().expect("a directory");
-        let path = volumes.path().join("v");
-        let rootfs = rootfs(root.path());
-        volume(rootfs.as_fd(), &path, "/data", true).expect("made");
-        assert_eq!(fs::read_to_string(path.join("below/file")).expect("read"), "content");
-        fs::remove_file(path.join("below/file")).expect("removed");
-        volume(rootfs.as_fd(), &path, "/data", true).expect("there");
-        assert!(!path.join("below/file").exists());
-        assert_eq!(fs::read_dir(volumes.path()).expect("listed").count(), 1);
     }
 }
