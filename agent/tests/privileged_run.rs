@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -108,6 +109,24 @@ impl Drop for HostTmpfs {
     fn drop(&mut self) {
         let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
     }
+}
+
+#[test]
+fn privileged_new_volumes_belong_to_the_containers_root() {
+    let Some(celda) = Celda::with_image("volumes_in_userns") else { return };
+    let userns = ["--userns", "map:0:100000:65536"];
+    let made = celda.files().join("made/here");
+    let bind = format!("{}:/v", made.display());
+    for volume in ["named:/v", "uncopied:/v:nocopy", "/v", &bind, "filled:/bin"] {
+        let place = if volume == "filled:/bin" { "/bin" } else { "/v" };
+        let script = format!("echo 1 > {place}/f && busybox stat -c '%u %g' {place} {place}/f");
+        assert_eq!(celda.shell(&[&userns[..], &["-v", volume]].concat(), &script), "0 0\n0 0\n", "{volume}");
+    }
+    for path in [made.clone(), made.parent().expect("made").into(), celda.root().join("volumes/named")] {
+        let metadata = fs::metadata(&path).expect("there");
+        assert_eq!((metadata.uid(), metadata.gid()), (100_000, 100_000), "{}", path.display());
+    }
+    assert_eq!(fs::metadata(celda.files()).expect("there").uid(), 0, "what was there is left alone");
 }
 
 #[test]

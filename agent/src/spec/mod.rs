@@ -33,7 +33,7 @@ pub use build::build;
 pub use config::ImageConfig;
 pub use error::SpecError;
 pub use flags::{Network, RunFlags, SecurityOpt};
-pub use prepare::{Built, SeccompChoice, Step};
+pub use prepare::{Built, Owner, SeccompChoice, Step};
 pub use security::id_mappings;
 pub use volume_dir::sweep as sweep_volumes;
 

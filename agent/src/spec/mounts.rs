@@ -7,10 +7,10 @@ use oci_spec::runtime::{Mount, MountBuilder};
 
 use super::config::ImageConfig;
 use super::flags::RunFlags;
-use super::prepare::Step;
+use super::prepare::{Owner, Step};
 use super::process::internal;
-use super::volume::{VolumeSource, image_destination};
-use super::{Host, SHM_BYTES, SpecError};
+use super::volume::{Volume, VolumeSource, image_destination};
+use super::{Host, SHM_BYTES, SpecError, security};
 
 /// Mounts that flags and the image's volumes may add.
 const MOUNTS_COUNT_MAX: usize = 1024;
@@ -21,6 +21,7 @@ pub(super) fn mounts(
     flags: &RunFlags,
     host: &Host,
 ) -> Result<(Vec<Mount>, Vec<Step>), SpecError> {
+    let owner = security::root_owner(&flags.userns)?;
     let mut mounts = defaults(flags)?;
     let mut steps = Vec::new();
     let mut taken: Vec<String> = Vec::new();
@@ -32,10 +33,10 @@ pub(super) fn mounts(
     for volume in &flags.volumes {
         let (source, step) = match &volume.source {
             VolumeSource::Host(path) => {
-                (PathBuf::from(path), Step::HostDirectory { path: path.into(), mode: 0o755 })
+                (PathBuf::from(path), Step::HostDirectory { path: path.into(), mode: 0o755, owner })
             }
-            VolumeSource::Named(name) => volume_step(host.volumes_dir.join(name), volume, volume.copy_up),
-            VolumeSource::Anonymous => volume_step(anonymous(host, taken.len()), volume, volume.copy_up),
+            VolumeSource::Named(name) => volume_step(host.volumes_dir.join(name), volume, owner),
+            VolumeSource::Anonymous => volume_step(anonymous(host, taken.len()), volume, owner),
         };
         let mut options = vec!["rbind".to_owned(), volume.propagation.to_owned()];
         // `ro` alone would leave what is mounted below the source writable (Docker's is recursive since its version 25).
@@ -51,7 +52,8 @@ pub(super) fn mounts(
             continue;
         }
         let path = anonymous(host, taken.len());
-        steps.push(Step::Volume { path: path.clone(), image_path: destination.clone(), copy_up: true });
+        let image_path = destination.clone();
+        steps.push(Step::Volume { path: path.clone(), image_path, copy_up: true, owner });
         let options = ["rbind", "rprivate", "rw"].map(str::to_owned).to_vec();
         mounts.push(mount(&destination, "bind", &path.to_string_lossy(), options)?);
         taken.push(destination);
@@ -79,9 +81,9 @@ fn once(flags: &RunFlags) -> Result<(), SpecError> {
     }
 }
 
-fn volume_step(path: PathBuf, volume: &super::volume::Volume, copy_up: bool) -> (PathBuf, Step) {
-    let step = Step::Volume { path: path.clone(), image_path: volume.destination.clone(), copy_up };
-    (path, step)
+fn volume_step(path: PathBuf, volume: &Volume, owner: Option<Owner>) -> (PathBuf, Step) {
+    let (image_path, copy_up) = (volume.destination.clone(), volume.copy_up);
+    (path.clone(), Step::Volume { path, image_path, copy_up, owner })
 }
 
 fn anonymous(host: &Host, number: usize) -> PathBuf {

@@ -5,12 +5,12 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use super::{SpecError, volume_dir};
@@ -24,6 +24,8 @@ pub enum Step {
         path: PathBuf,
         /// Its permissions, if it is made.
         mode: u32,
+        /// Whose it is, if it is made.
+        owner: Option<Owner>,
     },
     /// A file of the root filesystem with these bytes, in place of what is there.
     ImageFile {
@@ -40,7 +42,25 @@ pub enum Step {
         image_path: String,
         /// Whether to take over the image's content.
         copy_up: bool,
+        /// Whose it is, if it is made and takes over nothing.
+        owner: Option<Owner>,
     },
+}
+
+/// The container's root, by its ids on the host. With a user namespace it is not the one that celda runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Owner {
+    /// Gives what is open as `file` to this owner.
+    pub(super) fn take(self, file: impl AsFd) -> io::Result<()> {
+        Ok(rustix::fs::fchown(file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?)
+    }
 }
 
 /// Which system call filter was asked for. It is compiled apart from the spec.
@@ -75,12 +95,13 @@ impl Built {
     pub fn prepare(&self, rootfs: BorrowedFd<'_>) -> Result<(), SpecError> {
         for step in &self.steps {
             match step {
-                Step::HostDirectory { path, mode } => host_directory(path, *mode)?,
+                Step::HostDirectory { path, mode, owner } => host_directory(path, *mode, *owner)
+                    .map_err(SpecError::io("create the bind mount's source", path))?,
                 Step::ImageFile { path, bytes } => {
                     image_file(rootfs, path, bytes).map_err(SpecError::io("write the container's", *path))?;
                 }
-                Step::Volume { path, image_path, copy_up } => {
-                    volume_dir::make(path, copy_up.then_some((rootfs, image_path)))?;
+                Step::Volume { path, image_path, copy_up, owner } => {
+                    volume_dir::make(path, copy_up.then_some((rootfs, image_path)), *owner)?;
                 }
             }
         }
@@ -88,12 +109,20 @@ impl Built {
     }
 }
 
-fn host_directory(path: &Path, mode: u32) -> Result<(), SpecError> {
-    if path.symlink_metadata().is_ok() {
-        return Ok(());
+fn host_directory(path: &Path, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|directory| directory.symlink_metadata().is_err()).collect();
+    for directory in missing.into_iter().rev() {
+        match DirBuilder::new().mode(mode).create(directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made?,
+        }
+        if let Some(owner) = owner {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            owner.take(rustix::fs::open(directory, flags, Mode::empty())?)?;
+        }
     }
-    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(SpecError::io("create the bind mount's source", path))
+    Ok(())
 }
 
 fn image_file(rootfs: BorrowedFd<'_>, path: &str, bytes: &[u8]) -> io::Result<()> {
@@ -135,7 +164,6 @@ fn open_directory(rootfs: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd as _;
 
     fn rootfs(directory: &Path) -> OwnedFd {
         rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("opened")

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::prepare::Owner;
 use super::{SpecError, copy_up};
 
 /// What a volume that takes over nothing is made with (Docker's).
@@ -86,10 +87,15 @@ fn lock(path: &Path) -> io::Result<Option<OwnedFd>> {
 }
 
 /// Makes the volume at `path` if there is none, filled with what the image has at `content`: its root and a path in it.
+/// Without content it is `owner`'s; what the image has keeps its owners.
 ///
 /// # Errors
 /// [`SpecError::Io`] with the path.
-pub(super) fn make(path: &Path, content: Option<(BorrowedFd<'_>, &String)>) -> Result<(), SpecError> {
+pub(super) fn make(
+    path: &Path,
+    content: Option<(BorrowedFd<'_>, &String)>,
+    owner: Option<Owner>,
+) -> Result<(), SpecError> {
     if path.symlink_metadata().is_ok() {
         return Ok(());
     }
@@ -103,6 +109,7 @@ pub(super) fn make(path: &Path, content: Option<(BorrowedFd<'_>, &String)>) -> R
     let whole = filled.and_then(|is_filled| {
         if !is_filled {
             rustix::fs::fchmod(&staged.directory, Mode::from_raw_mode(MODE))?;
+            owner.map_or(Ok(()), |owner| owner.take(&staged.directory))?;
         }
         Ok(())
     });
@@ -169,10 +176,10 @@ mod tests {
         let rootfs = rustix::fs::open(root.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
         let rootfs = rootfs.expect("opened");
         let content = Some((rootfs.as_fd(), &"/data".to_owned()));
-        make(&path, content).expect("made");
+        make(&path, content, None).expect("made");
         assert_eq!(fs::read_to_string(path.join("below/file")).expect("read"), "content");
         fs::remove_file(path.join("below/file")).expect("removed");
-        make(&path, content).expect("there");
+        make(&path, content, None).expect("there");
         assert!(!path.join("below/file").exists());
         assert_eq!(fs::read_dir(volumes.path()).expect("listed").count(), 1);
     }
@@ -180,7 +187,7 @@ mod tests {
     #[test]
     fn what_a_dead_process_left_is_swept_and_what_a_living_one_fills_is_not() {
         let volumes = tempfile::tempdir().expect("a directory");
-        make(&volumes.path().join("kept"), None).expect("made");
+        make(&volumes.path().join("kept"), None, None).expect("made");
         let living = Staged::new(volumes.path()).expect("made");
         let dead = Staged::new(volumes.path()).expect("made");
         fs::write(dead.path.join("half"), "a file").expect("written");
