@@ -127,6 +127,8 @@ fn privileged_new_volumes_belong_to_the_containers_root() {
         assert_eq!((metadata.uid(), metadata.gid()), (100_000, 100_000), "{}", path.display());
     }
     assert_eq!(fs::metadata(celda.files()).expect("there").uid(), 0, "what was there is left alone");
+    let all = fs::metadata(celda.root().join("volumes")).expect("there");
+    assert_eq!(all.mode() & 0o7777, 0o700, "other users of the host stay out");
 }
 
 #[test]

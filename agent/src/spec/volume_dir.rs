@@ -22,6 +22,9 @@ use super::{SpecError, copy_up};
 
 /// What a volume that takes over nothing is made with (Docker's).
 const MODE: u32 = 0o755;
+/// The directory of all volumes: a program with the set-user-id bit that a container puts into one is not to be reached
+/// by the host's other users.
+const PRIVATE_MODE: u32 = 0o700;
 /// How often a staging directory is made anew because a sweep took it between its creation and its lock.
 const STAGE_ATTEMPTS_COUNT: u32 = 16;
 /// Entries looked at by one sweep.
@@ -40,7 +43,7 @@ impl Staged {
             let mut random = [0_u8; 8];
             rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
             let path = parent.join(format!(".new-{:016x}", u64::from_ne_bytes(random)));
-            DirBuilder::new().mode(0o700).create(&path)?;
+            DirBuilder::new().mode(PRIVATE_MODE).create(&path)?;
             if let Some(directory) = lock(&path)? {
                 return Ok(Self { path, directory, is_published: false });
             }
@@ -100,7 +103,8 @@ pub(super) fn make(
         return Ok(());
     }
     let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent).map_err(SpecError::io("create directory", parent))?;
+    let made = DirBuilder::new().recursive(true).mode(PRIVATE_MODE).create(parent);
+    made.map_err(SpecError::io("create directory", parent))?;
     let staged = Staged::new(parent).map_err(SpecError::io("make a directory for a volume in", parent))?;
     let filled = match content {
         Some((rootfs, image_path)) => fill(rootfs, image_path, &staged.directory),
