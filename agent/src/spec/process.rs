@@ -73,7 +73,8 @@ fn arguments(config: &ImageConfig, flags: &RunFlags) -> Result<Vec<String>, Spec
     Ok(arguments)
 }
 
-/// The image's, then what it lacks, then `--env-file`, then `-e`: the last of a name wins, in the first's place.
+/// Defaults, then the image's, then `--env-file`, then `-e`: the last of a name wins, in the first's place. HOME is set
+/// where nothing of these did.
 fn environment(
     config: &ImageConfig,
     flags: &RunFlags,
@@ -82,10 +83,10 @@ fn environment(
     host: &Host,
 ) -> Result<Vec<String>, SpecError> {
     let mut variables = env::Variables::default();
-    variables.set_default(PATH);
-    variables.set_default(&format!("HOSTNAME={hostname}"));
+    variables.set(PATH);
+    variables.set(&format!("HOSTNAME={hostname}"));
     if flags.tty {
-        variables.set_default("TERM=xterm");
+        variables.set("TERM=xterm");
     }
     for variable in config.env.iter().flatten() {
         variables.set(variable);
