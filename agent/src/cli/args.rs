@@ -118,8 +118,8 @@ pub struct SourceArgs {
     /// Docker config file with credentials [default: $DOCKER_CONFIG/config.json or ~/.docker/config.json]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub authfile: Option<PathBuf>,
-    /// Registry host to ask first, before the image's own; repeatable, tried in order
-    #[arg(long, value_name = "HOST[:PORT]", env = "CELDA_MIRRORS", value_delimiter = ',')]
+    /// Host to ask before REGISTRY (docker.io when left out); a URL may be given as well; repeatable, tried in order
+    #[arg(long, value_name = "[REGISTRY=]HOST[:PORT]", env = "CELDA_MIRRORS", value_delimiter = ',')]
     pub mirror: Vec<String>,
 }
 
