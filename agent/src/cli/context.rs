@@ -1,5 +1,7 @@
 //! What every command starts from: the store, the ladder, and how registries are reached.
 
+use std::time::Duration;
+
 use celda_layerfs::io::IoChoice;
 use celda_layerfs::mount::{Ladder, Rung};
 use celda_layerfs::platform::Platform;
@@ -75,11 +77,14 @@ pub(super) fn pull_options(source: &SourceArgs, policy: PullPolicy) -> Result<Pu
         None => Platform::host(),
     };
     let mirrors = source.mirror.iter().map(|text| text.parse().map_err(|e| wrong("--mirror", e)));
+    let defaults = NetworkOptions::default();
     let network = NetworkOptions {
         plain_http: source.plain_http,
         docker_config: source.authfile.clone(),
         mirrors: mirrors.collect::<Result<_>>()?,
-        ..NetworkOptions::default()
+        retries_count: source.retry.unwrap_or(defaults.retries_count),
+        stall: source.stall_timeout.map_or(defaults.stall, Duration::from_secs),
+        ..defaults
     };
     Ok(PullOptions { platform, policy, network, ..PullOptions::default() })
 }
