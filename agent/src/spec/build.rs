@@ -49,7 +49,7 @@ pub fn build(
         )
         .process(process)
         .mounts(mounts)
-        .annotations(annotations(&config, flags))
+        .annotations(annotations(&config, flags)?)
         .linux(linux(flags, host)?);
     if flags.network == Network::None || flags.hostname.is_some() {
         builder = builder.hostname(hostname);
@@ -99,17 +99,21 @@ fn hostname(flags: &RunFlags, host: &Host) -> Result<String, SpecError> {
 }
 
 /// The image's labels, then the user's, and the image's health check where no label has its name.
-fn annotations(config: &ImageConfig, flags: &RunFlags) -> HashMap<String, String> {
+fn annotations(config: &ImageConfig, flags: &RunFlags) -> Result<HashMap<String, String>, SpecError> {
     let mut annotations: HashMap<String, String> =
         config.labels.iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
     for label in &flags.labels {
         let (name, value) = label.split_once('=').unwrap_or((label, ""));
+        if name.is_empty() {
+            let why = "it has no name; write NAME=VALUE or NAME".into();
+            return Err(SpecError::Conflict { what: format!("--label {label:?}"), why });
+        }
         annotations.insert(name.to_owned(), value.to_owned());
     }
     if let Some(check) = &config.healthcheck {
         annotations.entry(HEALTHCHECK.to_owned()).or_insert_with(|| check.to_string());
     }
-    annotations
+    Ok(annotations)
 }
 
 fn seccomp(flags: &RunFlags) -> SeccompChoice {
@@ -139,11 +143,20 @@ mod tests {
             let document = json!({"config": {"Healthcheck": check, "Labels": labels}});
             let config = ImageConfig::read(&document).expect("a config");
             let labels = given.iter().map(|label| (*label).to_owned()).collect();
-            annotations(&config, &RunFlags { labels, ..RunFlags::default() })
+            annotations(&config, &RunFlags { labels, ..RunFlags::default() }).expect("labels")
         };
         assert_eq!(annotations(json!({}), &[])[HEALTHCHECK], check.to_string());
         assert_eq!(annotations(json!({HEALTHCHECK: "of the image"}), &[])[HEALTHCHECK], "of the image");
         let given = format!("{HEALTHCHECK}=given");
         assert_eq!(annotations(json!({HEALTHCHECK: "of the image"}), &[&given])[HEALTHCHECK], "given");
+    }
+
+    #[test]
+    fn a_label_has_a_name() {
+        for label in ["", "=x"] {
+            let flags = RunFlags { labels: vec![label.into()], ..RunFlags::default() };
+            let error = annotations(&ImageConfig::default(), &flags).expect_err(label).to_string();
+            assert!(error.contains("--label"), "{error}");
+        }
     }
 }
