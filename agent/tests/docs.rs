@@ -1,5 +1,5 @@
 //! The documents say what the command has: every command in the README, every flag of `run` in docs/run.md, and in
-//! docs/errors.md only messages that there are.
+//! docs/errors.md only messages that there are. And the tests say what each flag does.
 
 use std::fs;
 use std::path::Path;
@@ -34,6 +34,27 @@ fn every_command_is_in_the_readme() {
     let names = command.get_subcommands().map(clap::Command::get_name).filter(|name| *name != "help");
     let missing: Vec<_> = names.filter(|name| !text.contains(&format!("celda {name}"))).collect();
     assert!(missing.is_empty(), "the README does not show these: {missing:?}");
+}
+
+#[test]
+fn every_flag_is_tried_through_the_command() {
+    let mut tests = String::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &mut tests);
+    let mut command = Cli::command();
+    command.build();
+    let mut missing = Vec::new();
+    for (name, argument) in command
+        .get_subcommands()
+        .flat_map(|command| command.get_arguments().map(|argument| (command.get_name(), argument)))
+    {
+        let long = argument.get_long().map(|long| format!("\"--{long}\""));
+        let short = argument.get_short().map(|short| format!("\"-{short}\""));
+        let mut forms = long.iter().chain(&short).peekable();
+        if forms.peek().is_some() && !forms.any(|form| tests.contains(form.as_str())) {
+            missing.push(format!("{name}: {}", argument.get_id()));
+        }
+    }
+    assert!(missing.is_empty(), "no test of the command gives these: {missing:?}");
 }
 
 /// The text of every Rust file below `directory`, with strings that go on in the next line joined.
