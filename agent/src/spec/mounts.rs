@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    fn built(volumes: serde_json::Value, flags: &RunFlags) -> Result<(Vec<Mount>, Vec<Step>), SpecError> {
+    fn built(volumes: &serde_json::Value, flags: &RunFlags) -> Result<(Vec<Mount>, Vec<Step>), SpecError> {
         let config = ImageConfig::read(&json!({"config": {"Volumes": volumes}})).expect("a config");
         mounts(&config, flags, &Host::here(Path::new("/root"), Path::new("/container")))
     }
@@ -142,10 +142,10 @@ mod tests {
     #[test]
     fn an_image_cannot_have_a_volume_where_the_kernel_shows_itself() {
         for place in ["/proc", "/proc/sys/kernel", "/x/../proc", "/sys", "/dev"] {
-            let error = built(json!({ place: {} }), &RunFlags::default()).expect_err(place).to_string();
+            let error = built(&json!({ place: {} }), &RunFlags::default()).expect_err(place).to_string();
             assert!(error.contains("Volumes") && error.contains(place), "{error}");
         }
-        assert!(built(json!({"/data": {}, "/sys/fs/cgroup": {}}), &RunFlags::default()).is_ok());
+        assert!(built(&json!({"/data": {}, "/sys/fs/cgroup": {}}), &RunFlags::default()).is_ok());
     }
 
     #[test]
@@ -158,11 +158,11 @@ mod tests {
         for twice in
             [flags(&["a:/x", "b:/x/."], &[]), flags(&["a:/x"], &["/x"]), flags(&[], &["/x:ro", "/x:size=1m"])]
         {
-            let error = built(json!({}), &twice).expect_err("twice").to_string();
+            let error = built(&json!({}), &twice).expect_err("twice").to_string();
             assert!(error.contains("duplicate mount point") && error.contains("/x"), "{error}");
         }
         // The user's volume takes the place of the image's.
-        let (mounts, _) = built(json!({"/x": {}}), &flags(&["a:/x"], &["/x/y"])).expect("different places");
+        let (mounts, _) = built(&json!({"/x": {}}), &flags(&["a:/x"], &["/x/y"])).expect("different places");
         assert_eq!(mounts.iter().filter(|mount| mount.destination() == Path::new("/x")).count(), 1);
     }
 }
