@@ -12,9 +12,9 @@ fn privileged_each_flag_has_its_effect_inside() {
         (&["--shm-size", "3m"], "busybox df -k /dev/shm | busybox awk 'END { print $2 }'", "3072\n"),
         (&[], "busybox df -k /dev/shm | busybox awk 'END { print $2 }'", "65536\n"),
         (
-            &["--add-host", "db:10.0.0.5", "--add-host", "six:[fd00::1]"],
-            "busybox grep -E 'db|six' /etc/hosts",
-            "10.0.0.5\tdb\nfd00::1\tsix\n",
+            &["--add-host", "store:10.0.0.5", "--add-host", "six:[fd00::1]"],
+            "busybox grep -E 'store|six' /etc/hosts",
+            "10.0.0.5\tstore\nfd00::1\tsix\n",
         ),
         (&["--oom-score-adj", "321"], "busybox cat /proc/self/oom_score_adj", "321\n"),
         (&["--sysctl", "kernel.msgmax=4096"], "busybox cat /proc/sys/kernel/msgmax", "4096\n"),
