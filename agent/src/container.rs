@@ -18,6 +18,8 @@ use crate::{Error, Result};
 
 /// Bytes that a container's record may have: labels and environment are the user's own.
 const STATE_BYTES_MAX: u64 = 4 << 20;
+/// How often a name's file is opened anew because its last holder removed it meanwhile.
+const CLAIM_ATTEMPTS_COUNT: u32 = 16;
 /// Characters of a container's name; a file is named by it.
 const NAME_LENGTH_MAX: usize = 128;
 
@@ -115,22 +117,46 @@ impl NameClaim {
         let directory = run.join("names");
         fs::create_dir_all(&directory).map_err(Error::io("create directory", &directory))?;
         let path = directory.join(name);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let lock = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))
-            .map_err(|errno| Error::io("open", &path)(errno.into()))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+        for _ in 0..CLAIM_ATTEMPTS_COUNT {
+            if let Some(claim) = Self::lock(&path, open_claim(&path)?, name)? {
+                return Ok(claim);
+            }
+        }
+        let reason = "other containers take it and let it go all the time; try again".into();
+        Err(Error::Name { name: name.into(), reason })
+    }
+
+    /// Locks what was opened at `path`; `None` when it is no longer what lies there. Its container may have ended, and
+    /// removed it, between the open and the lock: then the lock would hold a file that no one else will open.
+    fn lock(path: &Path, opened: OwnedFd, name: &str) -> Result<Option<Self>> {
+        match rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 let reason = "a running container has it; choose another name or end that container".into();
-                Err(Error::Name { name: name.into(), reason })
+                return Err(Error::Name { name: name.into(), reason });
             }
-            Err(errno) => Err(Error::io("lock", &path)(errno.into())),
+            Err(errno) => return Err(Error::io("lock", path)(errno.into())),
         }
+        let ours = rustix::fs::fstat(&opened).map_err(|errno| Error::io("look at", path)(errno.into()))?;
+        let there = match rustix::fs::lstat(path) {
+            Ok(there) => there,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(Error::io("look at", path)(errno.into())),
+        };
+        let is_still_there = (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino);
+        Ok(is_still_there.then(|| Self { path: path.to_owned(), _lock: opened }))
     }
+}
+
+fn open_claim(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
+        .map_err(|errno| Error::io("open", path)(errno.into()))
 }
 
 impl Drop for NameClaim {
     fn drop(&mut self) {
+        // Before the lock goes. Who has the file open already finds out in `lock`.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -159,6 +185,44 @@ mod tests {
         assert!(matches!(NameClaim::take(run.path(), "web-1"), Err(Error::Name { .. })));
         drop(claim);
         NameClaim::take(run.path(), "web-1").expect("free again");
+    }
+
+    #[test]
+    fn a_name_whose_file_went_between_open_and_lock_is_not_held() {
+        let run = tempfile::tempdir().expect("a directory");
+        let first = NameClaim::take(run.path(), "web-1").expect("free");
+        let path = run.path().join("names/web-1");
+        let opened = || open_claim(&path).expect("opened");
+        let (early, later) = (opened(), opened());
+        drop(first);
+        assert!(NameClaim::lock(&path, early, "web-1").expect("looked at").is_none(), "nothing is there");
+        let second = NameClaim::take(run.path(), "web-1").expect("free again");
+        assert!(
+            NameClaim::lock(&path, later, "web-1").expect("looked at").is_none(),
+            "another file is there"
+        );
+        drop(second);
+    }
+
+    #[test]
+    fn a_name_never_has_two_holders() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        let run = tempfile::tempdir().expect("a directory");
+        let (holders_count, taken_count) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2_000 {
+                        let Ok(claim) = NameClaim::take(run.path(), "web-1") else { continue };
+                        assert_eq!(holders_count.fetch_add(1, Ordering::SeqCst), 0, "two hold one name");
+                        taken_count.fetch_add(1, Ordering::SeqCst);
+                        holders_count.fetch_sub(1, Ordering::SeqCst);
+                        drop(claim);
+                    }
+                });
+            }
+        });
+        assert!(taken_count.into_inner() > 0);
     }
 
     #[test]

@@ -5,5 +5,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    celda::cli::main(celda::cli::args::Cli::parse())
+    match celda::cli::args::Cli::try_parse() {
+        Ok(cli) => celda::cli::main(cli),
+        Err(answer) => celda::cli::not_a_command(&answer),
+    }
 }

@@ -1,39 +1,35 @@
-//! What a container leaves on the machine: nothing. Alone in its binary, as it looks at the whole machine.
+//! What a container leaves on the machine: nothing.
 
 mod common;
 
 use std::fs;
 use std::io::BufRead as _;
-use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Celda, Leftovers};
-
-/// One test at a time: each looks at what the whole machine has.
-static ALONE: Mutex<()> = Mutex::new(());
+use common::{Celda, privileged};
 
 #[test]
 fn privileged_nothing_is_left_behind() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(celda) = Celda::with_image("nothing_left") else { return };
     celda.shell(&[], "true");
-    let before = Leftovers::now();
+    let before = celda.leftovers();
     for _ in 0..20 {
         celda.shell(&[], "busybox sleep 1000 & exit 0");
         let image = celda.image();
         celda.fails(127, &["run", "--rm", &image, "missing"]);
     }
-    assert_eq!(Leftovers::now(), before);
+    before.assert_unchanged(celda.directory(), "forty containers");
     let containers = fs::read_dir(celda.root().join("containers")).expect("a directory").count();
     assert_eq!(containers, 0);
 }
 
 #[test]
 fn privileged_a_killed_celda_takes_its_container_with_it() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for flags in [&[][..], &["--userns", "map:0:100000:65536"]] {
         let Some(celda) = Celda::with_image("killed_celda") else { return };
+        let before = celda.leftovers();
         let args = celda.shell_args(flags, "echo ready; while :; do busybox sleep 0.1; done");
         let mut command = celda.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
@@ -55,5 +51,33 @@ fn privileged_a_killed_celda_takes_its_container_with_it() {
         while out.read_line(&mut line).expect("read") > 0 {
             assert!(Instant::now() < deadline, "the container goes on");
         }
+        let mounts = celda.directory().join("run/mounts");
+        assert_eq!(fs::read_dir(&mounts).map_or(0, Iterator::count), 0, "gc takes the image's mount as well");
+        before.assert_unchanged(celda.directory(), "a killed celda");
     }
+}
+
+#[test]
+fn privileged_what_is_left_would_be_seen() {
+    if !privileged("would_be_seen") {
+        return;
+    }
+    let celda = Celda::new();
+    let before = celda.leftovers();
+    let sleeper = |at: &Path, root: &Path| {
+        let mut command = Command::new("sleep");
+        command.arg("1000").current_dir(at).env("CELDA_ROOT", root).spawn().expect("started")
+    };
+    for mut child in [sleeper(celda.directory(), Path::new("/")), sleeper(Path::new("/"), &celda.root())] {
+        let left = celda.leftovers();
+        child.kill().expect("sent");
+        child.wait().expect("ended");
+        assert_ne!(left, before);
+    }
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", celda.files(), "tmpfs", flags, None).expect("mounted");
+    let left = celda.leftovers();
+    rustix::mount::unmount(celda.files(), rustix::mount::UnmountFlags::DETACH).expect("unmounted");
+    assert_ne!(left, before);
+    before.assert_unchanged(celda.directory(), "the test");
 }

@@ -25,6 +25,11 @@ IMAGE is name[:tag][@digest] (docker.io is the default registry), or a local ima
 Exit status: the container's own; 128+N when signal N ended it; 125 when celda itself failed,
 126 when the command cannot be executed, 127 when it was not found.";
 
+/// Attempts at one request; more is waiting by another name.
+const RETRIES_COUNT_MAX: i64 = 100;
+/// Seconds that a silent connection may be waited for: an hour.
+const STALL_TIME_MAX_S: u64 = 3600;
+
 /// A container cell: mounts images without unpacking them and starts containers in about a millisecond.
 #[derive(Debug, Parser)]
 #[command(name = "celda", version, styles = STYLES, after_help = IMAGE_HELP, max_term_width = 100)]
@@ -118,9 +123,15 @@ pub struct SourceArgs {
     /// Docker config file with credentials [default: $DOCKER_CONFIG/config.json or ~/.docker/config.json]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub authfile: Option<PathBuf>,
-    /// Registry host to ask first, before the image's own; repeatable, tried in order
-    #[arg(long, value_name = "HOST[:PORT]", env = "CELDA_MIRRORS", value_delimiter = ',')]
+    /// Host to ask before REGISTRY (docker.io when left out); a URL may be given as well; repeatable, tried in order
+    #[arg(long, value_name = "[REGISTRY=]HOST[:PORT]", env = "CELDA_MIRRORS", value_delimiter = ',')]
     pub mirror: Vec<String>,
+    /// Attempts after the first that a request to a registry has, as long as they bring nothing new [default: 5]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(..=RETRIES_COUNT_MAX))]
+    pub retry: Option<u32>,
+    /// Seconds of silence after which a connection to a registry is given up [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=STALL_TIME_MAX_S))]
+    pub stall_timeout: Option<u64>,
 }
 
 /// `celda pull`.

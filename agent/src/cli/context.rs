@@ -1,5 +1,7 @@
 //! What every command starts from: the store, the ladder, and how registries are reached.
 
+use std::time::Duration;
+
 use celda_layerfs::io::IoChoice;
 use celda_layerfs::mount::{Ladder, Rung};
 use celda_layerfs::platform::Platform;
@@ -17,8 +19,16 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(global: Global) -> Self {
-        Self { global }
+    /// The directories become absolute: a volume's path is handed to the sandbox, which knows no working directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a directory is relative and the working directory is gone.
+    pub(super) fn new(mut global: Global) -> Result<Self> {
+        for directory in [&mut global.root, &mut global.run] {
+            *directory = std::path::absolute(&*directory)
+                .map_err(Error::io("find the absolute path of", &*directory))?;
+        }
+        Ok(Self { global })
     }
 
     pub(super) fn ladder(&self) -> Ladder {
@@ -67,11 +77,14 @@ pub(super) fn pull_options(source: &SourceArgs, policy: PullPolicy) -> Result<Pu
         None => Platform::host(),
     };
     let mirrors = source.mirror.iter().map(|text| text.parse().map_err(|e| wrong("--mirror", e)));
+    let defaults = NetworkOptions::default();
     let network = NetworkOptions {
         plain_http: source.plain_http,
         docker_config: source.authfile.clone(),
         mirrors: mirrors.collect::<Result<_>>()?,
-        ..NetworkOptions::default()
+        retries_count: source.retry.unwrap_or(defaults.retries_count),
+        stall: source.stall_timeout.map_or(defaults.stall, Duration::from_secs),
+        ..defaults
     };
     Ok(PullOptions { platform, policy, network, ..PullOptions::default() })
 }

@@ -7,7 +7,7 @@ use celda_layerfs::store::Store;
 use super::context::Context;
 use super::output;
 use crate::sandbox::cgroup::Hierarchy;
-use crate::{Error, Result};
+use crate::{Error, Result, spec};
 
 /// Ends containers whose celda was killed before it could: their directory is there and its lock is free.
 fn end_orphans(store: &Store) -> Result<()> {
@@ -23,6 +23,7 @@ pub(super) fn main(context: &Context) -> Result<ExitCode> {
     // First, as a mounted image would keep the space of its files.
     ladder.unpin_all()?;
     end_orphans(&store)?;
+    let volumes_count = spec::sweep_volumes(&spec::volumes_dir(store.root()))?;
     let report = store.gc()?;
     if context.global.json {
         let value = serde_json::json!({
@@ -33,12 +34,16 @@ pub(super) fn main(context: &Context) -> Result<ExitCode> {
             "blobs_count": report.blobs_count,
             "containers": report.containers,
             "leased": report.leased,
+            "unfinished_volumes_count": volumes_count,
         });
         output::json(&value).map_err(Error::io("write to", "standard output"))?;
         return Ok(ExitCode::SUCCESS);
     }
     for container in &report.containers {
         output::line(&format!("container {container}"));
+    }
+    if volumes_count > 0 {
+        output::line(&format!("{volumes_count} unfinished volumes"));
     }
     for layer in &report.layers {
         output::line(&format!("layer {layer}"));

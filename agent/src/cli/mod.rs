@@ -25,7 +25,6 @@ mod signals;
 mod timing;
 mod verify;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
@@ -37,7 +36,10 @@ pub const EXIT_FAILED: u8 = 125;
 /// Runs one command and gives its exit status.
 pub fn main(cli: Cli) -> ExitCode {
     log_if_asked();
-    let context = Context::new(cli.global);
+    let context = match Context::new(cli.global) {
+        Ok(context) => context,
+        Err(error) => return fail(&error),
+    };
     let outcome = match cli.command {
         Command::Run(args) => return run::main(&context, &args),
         Command::Pull(args) => pull::main(&context, &args),
@@ -56,9 +58,17 @@ pub fn main(cli: Cli) -> ExitCode {
     }
 }
 
-/// Says why celda failed; a closed standard error changes nothing about the exit status.
+/// Prints what the parser has to say instead of a command: the help or version that was asked for, or what is wrong with
+/// the flags, with the status that Docker has for it.
+pub fn not_a_command(answer: &clap::Error) -> ExitCode {
+    // A closed standard output or error changes nothing about the exit status.
+    let _ = answer.print();
+    if answer.use_stderr() { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS }
+}
+
+/// Says why celda failed.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "celda: {error}");
+    output::complain(&error);
     ExitCode::from(EXIT_FAILED)
 }
 

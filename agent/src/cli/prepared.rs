@@ -143,7 +143,10 @@ fn new_root(
 ) -> Result<Root> {
     let lower = ladder.shared_image(&record.chain_id, lease.source(), lease.tars())?;
     let users = if uids.is_empty() { None } else { Some(user_namespace(uids, gids)?) };
-    let owner = uids.iter().find(|range| range.container_id() == 0).map(LinuxIdMapping::host_id);
+    let root_of = |ranges: &[LinuxIdMapping]| {
+        ranges.iter().find(|range| range.container_id() == 0).map(LinuxIdMapping::host_id)
+    };
+    let owner = (root_of(uids), root_of(gids));
     let layer = WritableLayer::create(containers, id)?;
     let overlay = match_root(lower.as_fd(), layer.path(), owner).and_then(|()| {
         let users = users.as_ref().map(|users| users.as_fd());
@@ -160,11 +163,11 @@ fn new_root(
 
 /// Gives the writable layer's root the mode and owner of the image's: overlayfs shows those of the upper directory.
 /// In a user namespace the container's root owns it.
-fn match_root(lower: BorrowedFd<'_>, directory: &Path, root: Option<u32>) -> Result<()> {
+fn match_root(lower: BorrowedFd<'_>, directory: &Path, (uid, gid): (Option<u32>, Option<u32>)) -> Result<()> {
     let upper = directory.join("upper");
     let failed = |errno: rustix::io::Errno| Error::io("set the owner and mode of", &upper)(errno.into());
     let of_image = rustix::fs::fstat(lower).map_err(failed)?;
-    let (uid, gid) = (root.unwrap_or(of_image.st_uid), root.unwrap_or(of_image.st_gid));
+    let (uid, gid) = (uid.unwrap_or(of_image.st_uid), gid.unwrap_or(of_image.st_gid));
     if (uid, gid) != (0, 0) {
         let ids = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         rustix::fs::chownat(CWD, &upper, ids.0, ids.1, AtFlags::empty()).map_err(failed)?;

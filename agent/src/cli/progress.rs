@@ -45,7 +45,7 @@ impl Progress for Lines {
             Event::LayerDone(layer) => format!("{}: done", short(&layer)),
             Event::Ready { image, .. } => format!("{image}: ready"),
         };
-        let _ = writeln!(io::stderr(), "{line}");
+        let _ = writeln!(io::stderr(), "{}", output::printable(&line));
     }
 }
 
@@ -72,7 +72,7 @@ impl Progress for JsonLines {
                 serde_json::json!({"event": "ready", "image": image, "manifest": manifest})
             }
         };
-        let _ = writeln!(io::stderr(), "{value}");
+        let _ = writeln!(io::stderr(), "{}", output::json_printable(&value.to_string()));
     }
 }
 
@@ -122,7 +122,7 @@ impl Progress for Bars {
             }
             Event::LayerRetry { layer, attempt, reason } => {
                 let text = format!("{}: attempt {attempt} failed, trying again: {reason}", short(&layer));
-                let _ = self.all.println(text);
+                let _ = self.all.println(output::printable(&text));
             }
             Event::LayerDone(layer) => {
                 let bar = self.bar(layer, 0);

@@ -11,16 +11,30 @@ use celda_layerfs::store::{ImageRecord, Store};
 use super::args::PullArgs;
 use super::context::{self, Context};
 use super::{output, progress, signals};
-use crate::Result;
+use crate::{Error, Result};
 
 pub(super) fn main(context: &Context, args: &PullArgs) -> Result<ExitCode> {
     let store = context.store()?;
     let options = context::pull_options(&args.source, PullPolicy::Always)?;
     let watcher = progress::watcher(context.global.json, args.quiet);
+    let mut values = Vec::new();
     for image in &args.images {
         let reference = context::reference(image)?;
         let record = fetch(&store, &reference, &options, &watcher)?;
-        output::line(&record.manifest.to_string());
+        if context.global.json {
+            values.push(serde_json::json!({
+                "reference": record.reference,
+                "manifest": record.manifest,
+                "platform": record.platform,
+                "layers_count": record.layers.len(),
+                "bytes": record.bytes(),
+            }));
+        } else {
+            output::line(&record.manifest.to_string());
+        }
+    }
+    if context.global.json {
+        output::json(&values).map_err(Error::io("write to", "standard output"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,7 +22,7 @@ use super::context::{self, Context};
 use super::prepared::Place;
 use super::run_args::{Pull, RunArgs};
 use super::timing::{Stage, Timing};
-use super::{EXIT_FAILED, pull};
+use super::{output, pull};
 use crate::container::{self, NameClaim, State};
 use crate::sandbox::cgroup::Hierarchy;
 use crate::sandbox::seccomp::{self, Arch, Kernel};
@@ -42,13 +42,13 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> ExitCode {
     match outcome {
         Ok(exit) => {
             if let Exit::OutOfMemory { .. } = exit {
-                let _ = writeln!(io::stderr(), "celda: the container ended: {exit}");
+                output::complain(&format_args!("the container ended: {exit}"));
             }
             ExitCode::from(exit.status())
         }
         Err(error) => {
-            let _ = writeln!(io::stderr(), "celda: {error}");
-            ExitCode::from(if error.status() == 0 { EXIT_FAILED } else { error.status() })
+            output::complain(&error);
+            ExitCode::from(error.status())
         }
     }
 }
@@ -80,7 +80,7 @@ fn run(context: &Context, args: &RunArgs, timing: &mut Timing) -> Result<Exit> {
     let exit = outcome?;
     if let Err(error) = removed {
         // The container's own status is the one to give.
-        let _ = writeln!(io::stderr(), "celda: {error}");
+        output::complain(&error);
     }
     Ok(exit)
 }
@@ -96,7 +96,7 @@ fn check_terminal(args: &RunArgs) -> Result<()> {
 
 /// The image, fetched if it is not here and may be.
 fn image(context: &Context, args: &RunArgs, store: &Store, timing: &mut Timing) -> Result<ImageRecord> {
-    let reference = context::reference(&args.image)?;
+    let reference = context::reference(args.image())?;
     let policy = match args.pull {
         Pull::Always => PullPolicy::Always,
         Pull::Missing => PullPolicy::Missing,
@@ -123,7 +123,7 @@ fn new_state(args: &RunArgs, record: &ImageRecord) -> Result<State> {
     Ok(State {
         id: container::new_id()?,
         name: args.name.clone(),
-        image: args.image.clone(),
+        image: args.image().to_owned(),
         manifest: record.manifest.to_string(),
         labels: BTreeMap::new(),
         args: Vec::new(),

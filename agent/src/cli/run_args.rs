@@ -14,7 +14,9 @@ use crate::spec::{Network, RunFlags, SecurityOpt};
 
 /// `celda run`.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "celda run [OPTIONS] IMAGE [COMMAND [ARGUMENT...]]",
+    after_help = "\
 Examples:
   celda run debian:12 echo hello
   celda run -it --rm -v $PWD:/src:ro -w /src debian:12 bash
@@ -22,14 +24,14 @@ Examples:
   celda run --timing oci:/tmp/demo:1 true
 
 Exit status: the container's own; 128+N when signal N ended it; 125 when celda itself failed,
-126 when the command cannot be executed, 127 when it was not found.")]
+126 when the command cannot be executed, 127 when it was not found."
+)]
 pub struct RunArgs {
-    /// Image to run: name[:tag][@digest], oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:TAG]
-    #[arg(value_name = "IMAGE")]
-    pub image: String,
-    /// Command and arguments instead of the image's own
-    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<String>,
+    /// Image to run: name[:tag][@digest], oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:TAG]; what
+    /// follows it, flags included, is the command to run instead of the image's own
+    // One list, not two: the parser stops to look for celda's flags only within a list, and the image is to stop it.
+    #[arg(value_name = "IMAGE", required = true, trailing_var_arg = true)]
+    pub image_and_command: Vec<String>,
 
     /// Remove the container's writable layer when it ends
     #[arg(long)]
@@ -141,7 +143,8 @@ pub struct RunArgs {
     /// Capability to drop, or ALL; repeatable
     #[arg(long, value_name = "CAPABILITY", value_delimiter = ',', help_heading = "Security")]
     pub cap_drop: Vec<String>,
-    /// seccomp=FILE, seccomp=unconfined, no-new-privileges or systempaths=unconfined; repeatable
+    /// seccomp=FILE, seccomp=unconfined, no-new-privileges or systempaths=unconfined; repeatable. apparmor=unconfined and
+    /// label=disable are taken as well, as celda sets no labels
     #[arg(long, value_name = "OPTION", help_heading = "Security")]
     pub security_opt: Vec<SecurityOpt>,
     /// User namespace: `host` for none, `auto`, or map:CONTAINER:HOST:COUNT[,...]
@@ -167,12 +170,22 @@ pub enum Pull {
 }
 
 impl RunArgs {
+    /// The image to run.
+    pub fn image(&self) -> &str {
+        self.image_and_command.first().map_or("", String::as_str)
+    }
+
+    /// Command and arguments instead of the image's own; empty when none were given.
+    pub fn command(&self) -> &[String] {
+        self.image_and_command.get(1..).unwrap_or_default()
+    }
+
     /// The flags as the spec's builder takes them, for the container `id`.
     pub fn flags(&self, id: String) -> RunFlags {
         RunFlags {
             id,
             name: self.name.clone(),
-            command: self.command.clone(),
+            command: self.command().to_vec(),
             entrypoint: self.entrypoint.clone(),
             env: self.env.clone(),
             env_files: self.env_file.clone(),
@@ -206,6 +219,41 @@ impl RunArgs {
             sysctls: self.sysctl.clone(),
             add_hosts: self.add_host.clone(),
             stop_signal: self.stop_signal.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+
+    fn parsed(line: &[&str]) -> Result<Box<RunArgs>, clap::Error> {
+        match Cli::try_parse_from(["celda", "run"].iter().chain(line))?.command {
+            Command::Run(args) => Ok(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_after_the_image_are_the_commands() {
+        for command in
+            [&["--help"][..], &["-t"], &["-e", "A=1"], &["--json"], &["ls", "--version"], &["--", "-x"], &[]]
+        {
+            let line = [&["--rm", "-e", "B=2", "image:1"], command].concat();
+            let args = parsed(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+            assert_eq!(args.image(), "image:1");
+            assert_eq!(args.command(), command);
+            assert!(args.rm && !args.tty && args.env == ["B=2"], "{args:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_flag_is_no_image() {
+        for line in [&["--no-such-flag", "image"][..], &["-Z", "image"], &["--rm"]] {
+            assert!(parsed(line).is_err(), "{line:?}");
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Who a container runs as: `USER[:GROUP]` resolved against the image's own /etc/passwd and /etc/group.
 //!
-//! Docker's rules: what is a number is an id, never a name; a name must be in the file, a number need not be; one that is in /etc/passwd takes its
-//! group and home from there, unless a group was named; the additional groups are those of /etc/group that list
-//! the user's name, and are none once a group was named. The files are the image's, so hostile: they are opened
-//! inside the root (a link can't lead out), and read to a bound.
+//! Docker's rules: in `USER[:GROUP]` what is a number is an id, never a name; a name must be in the file, a number need
+//! not be; one that is in /etc/passwd takes its group and home from there, unless a group was named; the additional
+//! groups are those of /etc/group that list the user's name, and are none once a group was named. A further group
+//! (`--group-add`) is looked up as a name first, even if it is a number. The files are the image's, so hostile: they are
+//! opened inside the root (a link can't lead out), and read to a bound.
 
 use std::io::Read;
 use std::os::fd::BorrowedFd;
@@ -92,7 +93,7 @@ pub fn resolve_in(user: &str, groups: &[String], passwd: &[u8], group: &[u8]) ->
     };
     let mut additional_gids = match group_text {
         Some(text) => {
-            gid = group_id(text, group)?;
+            gid = number(text).map_or_else(|| group_id(text, group), Ok)?;
             Vec::new()
         }
         None => record.as_ref().map_or_else(Vec::new, |record| {
@@ -318,5 +319,12 @@ mod tests {
         fn never_panics(user in "\\PC{0,20}", passwd in prop::collection::vec(any::<u8>(), 0..200), group in "[a-z:,0-9\n]{0,100}") {
             let _ = resolve_in(&user, std::slice::from_ref(&user), &passwd, group.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_number_is_an_id_even_where_a_group_is_named_so() {
+        let group = b"100:x:5:\n";
+        assert_eq!(resolve_in("0:100", &[], b"", group).unwrap().gid, 100);
+        assert_eq!(resolve_in("0", &["100".to_owned()], b"", group).unwrap().additional_gids, [5]);
     }
 }

@@ -49,8 +49,8 @@ pub fn build(
         )
         .process(process)
         .mounts(mounts)
-        .annotations(annotations(&config, flags))
-        .linux(linux(flags)?);
+        .annotations(annotations(&config, flags)?)
+        .linux(linux(flags, host)?);
     if flags.network == Network::None || flags.hostname.is_some() {
         builder = builder.hostname(hostname);
     }
@@ -63,12 +63,12 @@ pub fn build(
     Ok(Built { spec, steps, stop_signal, seccomp: seccomp(flags) })
 }
 
-fn linux(flags: &RunFlags) -> Result<oci_spec::runtime::Linux, SpecError> {
+fn linux(flags: &RunFlags, host: &Host) -> Result<oci_spec::runtime::Linux, SpecError> {
     let (masked, read_only) = security::covered(flags);
     let (uids, gids) = security::id_mappings(&flags.userns)?;
     let sysctls = security::sysctls(flags)?;
     let devices = security::devices(flags)?;
-    let resources = resources::resources(flags)?;
+    let resources = resources::resources(flags, host)?;
     let mut linux = LinuxBuilder::default()
         .namespaces(security::namespaces(flags)?)
         .masked_paths(masked)
@@ -98,18 +98,22 @@ fn hostname(flags: &RunFlags, host: &Host) -> Result<String, SpecError> {
     Ok(name)
 }
 
-/// The image's labels, then the user's, and the image's health check.
-fn annotations(config: &ImageConfig, flags: &RunFlags) -> HashMap<String, String> {
+/// The image's labels, then the user's, and the image's health check where no label has its name.
+fn annotations(config: &ImageConfig, flags: &RunFlags) -> Result<HashMap<String, String>, SpecError> {
     let mut annotations: HashMap<String, String> =
         config.labels.iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
-    if let Some(check) = &config.healthcheck {
-        annotations.insert(HEALTHCHECK.to_owned(), check.to_string());
-    }
     for label in &flags.labels {
         let (name, value) = label.split_once('=').unwrap_or((label, ""));
+        if name.is_empty() {
+            let why = "it has no name; write NAME=VALUE or NAME".into();
+            return Err(SpecError::Conflict { what: format!("--label {label:?}"), why });
+        }
         annotations.insert(name.to_owned(), value.to_owned());
     }
-    annotations
+    if let Some(check) = &config.healthcheck {
+        annotations.entry(HEALTHCHECK.to_owned()).or_insert_with(|| check.to_string());
+    }
+    Ok(annotations)
 }
 
 fn seccomp(flags: &RunFlags) -> SeccompChoice {
@@ -123,5 +127,36 @@ fn seccomp(flags: &RunFlags) -> SeccompChoice {
         Some(choice) => choice,
         None if flags.privileged => SeccompChoice::Unconfined,
         None => SeccompChoice::Builtin,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn labels_are_not_overwritten_by_the_health_check() {
+        let check = json!({"Test": ["CMD", "true"]});
+        let annotations = |labels: serde_json::Value, given: &[&str]| {
+            let document = json!({"config": {"Healthcheck": check, "Labels": labels}});
+            let config = ImageConfig::read(&document).expect("a config");
+            let labels = given.iter().map(|label| (*label).to_owned()).collect();
+            annotations(&config, &RunFlags { labels, ..RunFlags::default() }).expect("labels")
+        };
+        assert_eq!(annotations(json!({}), &[])[HEALTHCHECK], check.to_string());
+        assert_eq!(annotations(json!({HEALTHCHECK: "of the image"}), &[])[HEALTHCHECK], "of the image");
+        let given = format!("{HEALTHCHECK}=given");
+        assert_eq!(annotations(json!({HEALTHCHECK: "of the image"}), &[&given])[HEALTHCHECK], "given");
+    }
+
+    #[test]
+    fn a_label_has_a_name() {
+        for label in ["", "=x"] {
+            let flags = RunFlags { labels: vec![label.into()], ..RunFlags::default() };
+            let error = annotations(&ImageConfig::default(), &flags).expect_err(label).to_string();
+            assert!(error.contains("--label"), "{error}");
+        }
     }
 }

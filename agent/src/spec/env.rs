@@ -20,12 +20,7 @@ fn name_of(variable: &str) -> &str {
 }
 
 impl Variables {
-    /// Sets a variable that anything may replace.
-    pub(super) fn set_default(&mut self, variable: &str) {
-        self.set(variable);
-    }
-
-    /// Sets `NAME=value`; what has no `=` is no variable and is left out.
+    /// Sets `NAME=value`, whatever it was; what has no `=` is no variable and is left out.
     pub(super) fn set(&mut self, variable: &str) {
         if !variable.contains('=') || variable.starts_with('=') {
             return;
@@ -106,7 +101,7 @@ mod tests {
     fn the_last_value_wins_in_the_first_ones_place() {
         let host = [("FROM_HOST".to_owned(), "h".to_owned())];
         let mut variables = Variables::default();
-        variables.set_default("PATH=/bin");
+        variables.set("PATH=/bin");
         variables.set("A=1");
         variables.set("broken");
         variables.set("A=2");

@@ -125,6 +125,8 @@ pub enum SecurityOpt {
     SeccompBuiltin,
     /// `systempaths=unconfined`: neither masked nor read-only paths.
     SystemPathsUnconfined,
+    /// `apparmor=unconfined`, `label=disable`: no label, and celda sets none.
+    NoLabel,
 }
 
 impl FromStr for SecurityOpt {
@@ -143,10 +145,11 @@ impl FromStr for SecurityOpt {
             ("seccomp", Some("builtin")) => Ok(Self::SeccompBuiltin),
             ("seccomp", Some(file)) if !file.is_empty() => Ok(Self::SeccompFile(file.into())),
             ("systempaths", Some("unconfined")) => Ok(Self::SystemPathsUnconfined),
+            ("apparmor", Some("unconfined")) | ("label", Some("disable")) => Ok(Self::NoLabel),
             ("apparmor" | "label", Some(_)) => Err(FlagError::new(
                 "--security-opt",
                 text,
-                "AppArmor and SELinux labels are not set by celda; leave it out",
+                "celda sets neither an AppArmor profile nor an SELinux label; leave it out",
             )),
             _ => Err(FlagError::new(
                 "--security-opt",
@@ -167,7 +170,10 @@ mod tests {
         assert_eq!("no-new-privileges:false".parse(), Ok(SecurityOpt::NoNewPrivileges(false)));
         assert_eq!("seccomp=unconfined".parse(), Ok(SecurityOpt::SeccompUnconfined));
         assert_eq!("seccomp=a=b.json".parse(), Ok(SecurityOpt::SeccompFile("a=b.json".into())));
-        for wrong in ["", "seccomp", "seccomp=", "no-new-privileges=1", "apparmor=x", "label=disable", "x"] {
+        // What asks for no label is asked of a runtime that sets none.
+        assert_eq!("apparmor=unconfined".parse(), Ok(SecurityOpt::NoLabel));
+        assert_eq!("label:disable".parse(), Ok(SecurityOpt::NoLabel));
+        for wrong in ["", "seccomp", "seccomp=", "no-new-privileges=1", "apparmor=x", "label=type:x", "x"] {
             assert!(wrong.parse::<SecurityOpt>().is_err(), "{wrong}");
         }
         assert!("bridge".parse::<Network>().is_err());

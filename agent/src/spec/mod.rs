@@ -23,6 +23,7 @@ mod security;
 mod signal;
 pub mod size;
 pub mod volume;
+mod volume_dir;
 
 use std::path::{Path, PathBuf};
 
@@ -32,8 +33,9 @@ pub use build::build;
 pub use config::ImageConfig;
 pub use error::SpecError;
 pub use flags::{Network, RunFlags, SecurityOpt};
-pub use prepare::{Built, SeccompChoice, Step};
+pub use prepare::{Built, Owner, SeccompChoice, Step};
 pub use security::id_mappings;
+pub use volume_dir::sweep as sweep_volumes;
 
 /// The default size of /dev/shm (Docker's).
 pub const SHM_BYTES: u64 = 64 << 20;
@@ -72,6 +74,13 @@ pub struct Host {
     pub env: Vec<(String, String)>,
     /// What celda itself may do (its permitted set): all that `--privileged` and `--cap-add` can give.
     pub caps: CapSet,
+    /// Whether this kernel can swap at all: where it cannot, cgroups have no limit for it.
+    pub has_swap: bool,
+}
+
+/// Where the store `root` has its named volumes.
+pub fn volumes_dir(root: &Path) -> PathBuf {
+    root.join("volumes")
 }
 
 impl Host {
@@ -81,12 +90,13 @@ impl Host {
         let caps = rustix::thread::capabilities(None).map_or(0, |sets| sets.permitted.bits());
         Self {
             container_dir: container_dir.to_owned(),
-            volumes_dir: root.join("volumes"),
+            volumes_dir: volumes_dir(root),
             hostname: uname.nodename().to_string_lossy().into_owned(),
             env: std::env::vars_os()
                 .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
                 .collect(),
             caps: CapSet::from_bits(caps),
+            has_swap: Path::new("/proc/swaps").exists(),
         }
     }
 }

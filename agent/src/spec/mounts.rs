@@ -1,15 +1,16 @@
 //! The filesystems of a container: Docker's default set, then `--tmpfs`, the image's volumes and `-v`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Mount, MountBuilder};
 
 use super::config::ImageConfig;
 use super::flags::RunFlags;
-use super::prepare::Step;
+use super::prepare::{Owner, Step};
 use super::process::internal;
-use super::volume::{VolumeSource, clean_destination};
-use super::{Host, SHM_BYTES, SpecError};
+use super::volume::{Volume, VolumeSource, image_destination};
+use super::{Host, SHM_BYTES, SpecError, security};
 
 /// Mounts that flags and the image's volumes may add.
 const MOUNTS_COUNT_MAX: usize = 1024;
@@ -20,9 +21,11 @@ pub(super) fn mounts(
     flags: &RunFlags,
     host: &Host,
 ) -> Result<(Vec<Mount>, Vec<Step>), SpecError> {
+    let owner = security::root_owner(&flags.userns)?;
     let mut mounts = defaults(flags)?;
     let mut steps = Vec::new();
     let mut taken: Vec<String> = Vec::new();
+    once(flags)?;
     for tmpfs in &flags.tmpfs {
         mounts.push(mount(&tmpfs.destination, "tmpfs", "tmpfs", tmpfs.options.clone())?);
         taken.push(tmpfs.destination.clone());
@@ -30,25 +33,27 @@ pub(super) fn mounts(
     for volume in &flags.volumes {
         let (source, step) = match &volume.source {
             VolumeSource::Host(path) => {
-                (PathBuf::from(path), Step::HostDirectory { path: path.into(), mode: 0o755 })
+                (PathBuf::from(path), Step::HostDirectory { path: path.into(), mode: 0o755, owner })
             }
-            VolumeSource::Named(name) => volume_step(host.volumes_dir.join(name), volume, volume.copy_up),
-            VolumeSource::Anonymous => volume_step(anonymous(host, taken.len()), volume, volume.copy_up),
+            VolumeSource::Named(name) => volume_step(host.volumes_dir.join(name), volume, owner),
+            VolumeSource::Anonymous => volume_step(anonymous(host, taken.len()), volume, owner),
         };
         let mut options = vec!["rbind".to_owned(), volume.propagation.to_owned()];
-        options.push(if volume.read_only { "ro" } else { "rw" }.to_owned());
+        // `ro` alone would leave what is mounted below the source writable (Docker's is recursive since its version 25).
+        options.push(if volume.read_only { "rro" } else { "rw" }.to_owned());
         mounts.push(mount(&volume.destination, "bind", &source.to_string_lossy(), options)?);
         steps.push(step);
         taken.push(volume.destination.clone());
     }
     for destination in config.volumes.iter().flat_map(|volumes| volumes.keys()) {
-        let destination = clean_destination(destination)
+        let destination = image_destination(destination)
             .map_err(|why| SpecError::Image { field: "Volumes", why: format!("{destination:?}: {why}") })?;
         if taken.contains(&destination) {
             continue;
         }
         let path = anonymous(host, taken.len());
-        steps.push(Step::Volume { path: path.clone(), image_path: destination.clone(), copy_up: true });
+        let image_path = destination.clone();
+        steps.push(Step::Volume { path: path.clone(), image_path, copy_up: true, owner });
         let options = ["rbind", "rprivate", "rw"].map(str::to_owned).to_vec();
         mounts.push(mount(&destination, "bind", &path.to_string_lossy(), options)?);
         taken.push(destination);
@@ -62,9 +67,23 @@ pub(super) fn mounts(
     Ok((mounts, steps))
 }
 
-fn volume_step(path: PathBuf, volume: &super::volume::Volume, copy_up: bool) -> (PathBuf, Step) {
-    let step = Step::Volume { path: path.clone(), image_path: volume.destination.clone(), copy_up };
-    (path, step)
+/// Of two mounts in one place only the later would be seen.
+fn once(flags: &RunFlags) -> Result<(), SpecError> {
+    let volumes = flags.volumes.iter().map(|volume| &volume.destination);
+    let mut seen = BTreeSet::new();
+    match volumes.chain(flags.tmpfs.iter().map(|tmpfs| &tmpfs.destination)).find(|place| !seen.insert(*place))
+    {
+        None => Ok(()),
+        Some(place) => Err(SpecError::Conflict {
+            what: format!("-v or --tmpfs on {place}"),
+            why: "duplicate mount point; mount one thing there".into(),
+        }),
+    }
+}
+
+fn volume_step(path: PathBuf, volume: &Volume, owner: Option<Owner>) -> (PathBuf, Step) {
+    let (image_path, copy_up) = (volume.destination.clone(), volume.copy_up);
+    (path.clone(), Step::Volume { path, image_path, copy_up, owner })
 }
 
 fn anonymous(host: &Host, number: usize) -> PathBuf {
@@ -105,4 +124,45 @@ fn mount(destination: &str, kind: &str, source: &str, options: Vec<String>) -> R
         .options(options)
         .build()
         .map_err(|error| internal("mounts", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn built(volumes: &serde_json::Value, flags: &RunFlags) -> Result<(Vec<Mount>, Vec<Step>), SpecError> {
+        let config = ImageConfig::read(&json!({"config": {"Volumes": volumes}})).expect("a config");
+        mounts(&config, flags, &Host::here(Path::new("/root"), Path::new("/container")))
+    }
+
+    #[test]
+    fn an_image_cannot_have_a_volume_where_the_kernel_shows_itself() {
+        for place in ["/proc", "/proc/sys/kernel", "/x/../proc", "/sys", "/dev"] {
+            let error = built(&json!({ place: {} }), &RunFlags::default()).expect_err(place).to_string();
+            assert!(error.contains("Volumes") && error.contains(place), "{error}");
+        }
+        assert!(built(&json!({"/data": {}, "/sys/fs/cgroup": {}}), &RunFlags::default()).is_ok());
+    }
+
+    #[test]
+    fn one_place_takes_one_mount() {
+        let flags = |volumes: &[&str], tmpfs: &[&str]| RunFlags {
+            volumes: volumes.iter().map(|text| text.parse().expect("a volume")).collect(),
+            tmpfs: tmpfs.iter().map(|text| text.parse().expect("a tmpfs")).collect(),
+            ..RunFlags::default()
+        };
+        for twice in
+            [flags(&["a:/x", "b:/x/."], &[]), flags(&["a:/x"], &["/x"]), flags(&[], &["/x:ro", "/x:size=1m"])]
+        {
+            let error = built(&json!({}), &twice).expect_err("twice").to_string();
+            assert!(error.contains("duplicate mount point") && error.contains("/x"), "{error}");
+        }
+        // The user's volume takes the place of the image's.
+        let (mounts, _) = built(&json!({"/x": {}}), &flags(&["a:/x"], &["/x/y"])).expect("different places");
+        assert_eq!(mounts.iter().filter(|mount| mount.destination() == Path::new("/x")).count(), 1);
+    }
 }

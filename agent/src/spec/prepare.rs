@@ -5,15 +5,15 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, Spec};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
-use super::{SpecError, copy_up};
+use super::{SpecError, volume_dir};
 
 /// One thing to lay out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Step {
         path: PathBuf,
         /// Its permissions, if it is made.
         mode: u32,
+        /// Whose it is, if it is made.
+        owner: Option<Owner>,
     },
     /// A file of the root filesystem with these bytes, in place of what is there.
     ImageFile {
@@ -40,7 +42,25 @@ pub enum Step {
         image_path: String,
         /// Whether to take over the image's content.
         copy_up: bool,
+        /// Whose it is, if it is made and takes over nothing.
+        owner: Option<Owner>,
     },
+}
+
+/// The container's root, by its ids on the host. With a user namespace it is not the one that celda runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Owner {
+    /// Gives what is open as `file` to this owner.
+    pub(super) fn take(self, file: impl AsFd) -> io::Result<()> {
+        Ok(rustix::fs::fchown(file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?)
+    }
 }
 
 /// Which system call filter was asked for. It is compiled apart from the spec.
@@ -75,11 +95,14 @@ impl Built {
     pub fn prepare(&self, rootfs: BorrowedFd<'_>) -> Result<(), SpecError> {
         for step in &self.steps {
             match step {
-                Step::HostDirectory { path, mode } => host_directory(path, *mode)?,
+                Step::HostDirectory { path, mode, owner } => host_directory(path, *mode, *owner)
+                    .map_err(SpecError::io("create the bind mount's source", path))?,
                 Step::ImageFile { path, bytes } => {
                     image_file(rootfs, path, bytes).map_err(SpecError::io("write the container's", *path))?;
                 }
-                Step::Volume { path, image_path, copy_up } => volume(rootfs, path, image_path, *copy_up)?,
+                Step::Volume { path, image_path, copy_up, owner } => {
+                    volume_dir::make(path, copy_up.then_some((rootfs, image_path)), *owner)?;
+                }
             }
         }
         self.mount_points(rootfs)
@@ -109,12 +132,20 @@ fn plain_name(path: &str) -> Option<&str> {
     (!name.is_empty() && !name.contains('/') && name != "." && name != "..").then_some(name)
 }
 
-fn host_directory(path: &Path, mode: u32) -> Result<(), SpecError> {
-    if path.symlink_metadata().is_ok() {
-        return Ok(());
+fn host_directory(path: &Path, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|directory| directory.symlink_metadata().is_err()).collect();
+    for directory in missing.into_iter().rev() {
+        match DirBuilder::new().mode(mode).create(directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made?,
+        }
+        if let Some(owner) = owner {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            owner.take(rustix::fs::open(directory, flags, Mode::empty())?)?;
+        }
     }
-    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(SpecError::io("create the bind mount's source", path))
+    Ok(())
 }
 
 fn image_file(rootfs: BorrowedFd<'_>, path: &str, bytes: &[u8]) -> io::Result<()> {
@@ -156,42 +187,9 @@ fn open_directory(rootfs: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> 
     )
 }
 
-/// A new volume becomes visible by a rename, with all its content or not at all.
-fn volume(rootfs: BorrowedFd<'_>, path: &Path, image_path: &str, copy_up: bool) -> Result<(), SpecError> {
-    if path.symlink_metadata().is_ok() {
-        return Ok(());
-    }
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent).map_err(SpecError::io("create directory", parent))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let staging = parent.join(format!(".{name}.{}", std::process::id()));
-    fs::create_dir(&staging).map_err(SpecError::io("create the volume", &staging))?;
-    let filled = if copy_up { fill(rootfs, image_path, &staging) } else { Ok(()) };
-    let published = filled.and_then(|()| match fs::rename(&staging, path) {
-        // Another container made the volume first: its content is the one that counts.
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&staging),
-        other => other,
-    });
-    published.map_err(|error| {
-        let _ = fs::remove_dir_all(&staging);
-        SpecError::io("fill the volume", path)(error)
-    })
-}
-
-fn fill(rootfs: BorrowedFd<'_>, image_path: &str, into: &Path) -> io::Result<()> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match rustix::fs::openat2(rootfs, image_path, flags, Mode::empty(), resolve) {
-        Ok(source) => copy_up::directory(&source, into),
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd as _;
 
     fn rootfs(directory: &Path) -> OwnedFd {
         rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("opened")
@@ -213,21 +211,5 @@ mod tests {
         image_file(rootfs(root.path()).as_fd(), "/etc/hosts", b"mine").expect("written");
         assert_eq!(fs::read_to_string(&victim).expect("read"), "untouched");
         assert_eq!(fs::read_to_string(root.path().join("etc/hosts")).expect("read"), "mine");
-    }
-
-    #[test]
-    fn a_volume_takes_the_images_content_once() {
-        let root = tempfile::tempdir().expect("a directory");
-        fs::create_dir_all(root.path().join("data/below")).expect("made");
-        fs::write(root.path().join("data/below/file"), "content").expect("written");
-        let volumes = tempfile::tempdir().expect("a directory");
-        let path = volumes.path().join("v");
-        let rootfs = rootfs(root.path());
-        volume(rootfs.as_fd(), &path, "/data", true).expect("made");
-        assert_eq!(fs::read_to_string(path.join("below/file")).expect("read"), "content");
-        fs::remove_file(path.join("below/file")).expect("removed");
-        volume(rootfs.as_fd(), &path, "/data", true).expect("there");
-        assert!(!path.join("below/file").exists());
-        assert_eq!(fs::read_dir(volumes.path()).expect("listed").count(), 1);
     }
 }

@@ -1,7 +1,5 @@
 //! What runs, as whom and with which environment, by the rules of `docker run`.
 
-use std::path::Path;
-
 use oci_spec::runtime::{Process, ProcessBuilder, UserBuilder};
 
 use crate::sandbox::caps::{self, CapSet};
@@ -9,6 +7,7 @@ use crate::sandbox::users::Identity;
 
 use super::config::ImageConfig;
 use super::flags::{RunFlags, SecurityOpt};
+use super::volume::clean;
 use super::{Host, SpecError, env};
 
 /// The search path of an image that names none (Docker's default for Linux).
@@ -34,7 +33,7 @@ pub(super) fn process(
         .user(user)
         .args(arguments(config, flags)?)
         .env(environment(config, flags, identity, hostname, host)?)
-        .cwd(working_directory(config, flags))
+        .cwd(working_directory(config, flags)?)
         .capabilities(caps::five_sets(capabilities, identity.uid))
         .no_new_privileges(no_new_privileges(flags));
     if !flags.ulimits.is_empty() {
@@ -74,7 +73,8 @@ fn arguments(config: &ImageConfig, flags: &RunFlags) -> Result<Vec<String>, Spec
     Ok(arguments)
 }
 
-/// The image's, then what it lacks, then `--env-file`, then `-e`: the last of a name wins, in the first's place.
+/// Defaults, then the image's, then `--env-file`, then `-e`: the last of a name wins, in the first's place. HOME is set
+/// where nothing of these did.
 fn environment(
     config: &ImageConfig,
     flags: &RunFlags,
@@ -83,10 +83,10 @@ fn environment(
     host: &Host,
 ) -> Result<Vec<String>, SpecError> {
     let mut variables = env::Variables::default();
-    variables.set_default(PATH);
-    variables.set_default(&format!("HOSTNAME={hostname}"));
+    variables.set(PATH);
+    variables.set(&format!("HOSTNAME={hostname}"));
     if flags.tty {
-        variables.set_default("TERM=xterm");
+        variables.set("TERM=xterm");
     }
     for variable in config.env.iter().flatten() {
         variables.set(variable);
@@ -104,10 +104,14 @@ fn environment(
     Ok(variables.into_list())
 }
 
-/// Absolute; one that is missing is made by the sandbox.
-fn working_directory(config: &ImageConfig, flags: &RunFlags) -> String {
-    let given = flags.workdir.as_deref().or(config.working_dir.as_deref()).unwrap_or("/");
-    Path::new("/").join(given).to_string_lossy().into_owned()
+/// Absolute and clean; one that is missing is made by the sandbox. A relative one of the image's starts at the root.
+fn working_directory(config: &ImageConfig, flags: &RunFlags) -> Result<String, SpecError> {
+    let asked = flags.workdir.as_deref().filter(|asked| !asked.is_empty());
+    if let Some(given) = asked.filter(|asked| !asked.starts_with('/')) {
+        let why = "the working directory must be an absolute path inside the container".into();
+        return Err(SpecError::Conflict { what: format!("-w {given:?}"), why });
+    }
+    Ok(clean(asked.or(config.working_dir.as_deref()).unwrap_or("/")))
 }
 
 fn capabilities(flags: &RunFlags, host: &Host) -> Result<CapSet, SpecError> {
@@ -170,10 +174,25 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_working_directory_starts_at_the_root() {
-        let config = ImageConfig { working_dir: Some("app".into()), ..ImageConfig::default() };
-        assert_eq!(working_directory(&config, &RunFlags::default()), "/app");
-        let flags = RunFlags { workdir: Some("/w".into()), ..RunFlags::default() };
-        assert_eq!(working_directory(&config, &flags), "/w");
+    fn working_directories_are_dockers() {
+        let directory = |of_image: &str, given: Option<&str>| {
+            let config = ImageConfig { working_dir: Some(of_image.into()), ..ImageConfig::default() };
+            let flags = RunFlags { workdir: given.map(str::to_owned), ..RunFlags::default() };
+            working_directory(&config, &flags)
+        };
+        for (of_image, given, expected) in [
+            ("app", None, "/app"),
+            ("", None, "/"),
+            ("/srv/../app/./x/", None, "/app/x"),
+            ("/../..", None, "/"),
+            ("/app", Some("/w/../v"), "/v"),
+            ("/app", Some(""), "/app"),
+        ] {
+            assert_eq!(directory(of_image, given).expect("right"), expected, "{of_image} {given:?}");
+        }
+        for wrong in ["rel", "./rel", "../w"] {
+            let error = directory("/app", Some(wrong)).expect_err(wrong).to_string();
+            assert!(error.contains("absolute"), "{error}");
+        }
     }
 }

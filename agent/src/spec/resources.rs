@@ -4,19 +4,19 @@ use oci_spec::runtime::{
     LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
 };
 
-use super::SpecError;
 use super::flags::RunFlags;
 use super::process::internal;
 use super::size::{CPU_PERIOD_US, MEMORY_MIN_BYTES, MemorySwap};
+use super::{Host, SpecError};
 
 /// `--cpu-shares`, cgroup v1's range, which is Docker's still.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
 /// The limits that were asked for; `None` when there are none.
-pub(super) fn resources(flags: &RunFlags) -> Result<Option<LinuxResources>, SpecError> {
+pub(super) fn resources(flags: &RunFlags, host: &Host) -> Result<Option<LinuxResources>, SpecError> {
     let mut builder = LinuxResourcesBuilder::default();
     let mut is_limited = false;
-    if let Some(memory) = memory(flags)? {
+    if let Some(memory) = memory(flags, host)? {
         builder = builder.memory(memory);
         is_limited = true;
     }
@@ -39,7 +39,7 @@ pub(super) fn resources(flags: &RunFlags) -> Result<Option<LinuxResources>, Spec
     builder.build().map(Some).map_err(|error| internal("linux.resources", &error))
 }
 
-fn memory(flags: &RunFlags) -> Result<Option<oci_spec::runtime::LinuxMemory>, SpecError> {
+fn memory(flags: &RunFlags, host: &Host) -> Result<Option<oci_spec::runtime::LinuxMemory>, SpecError> {
     if flags.memory.is_none() && flags.memory_swap.is_none() && flags.memory_reservation.is_none() {
         return Ok(None);
     }
@@ -55,8 +55,13 @@ fn memory(flags: &RunFlags) -> Result<Option<oci_spec::runtime::LinuxMemory>, Sp
         }
         builder = builder.limit(signed(memory.0));
     }
-    match (flags.memory_swap, flags.memory) {
-        (None, _) => {}
+    // Docker's 0 is the same as nothing said.
+    let memory_swap = flags.memory_swap.filter(|swap| *swap != MemorySwap::Total(0));
+    match (memory_swap, flags.memory) {
+        (None, None) => {}
+        // Docker's rule: as much swap again as memory. Without it a container would swap without limit.
+        (None, Some(memory)) if host.has_swap => builder = builder.swap(signed(memory.0.saturating_mul(2))),
+        (None, Some(_)) => {}
         (Some(_), None) => {
             return conflict("--memory-swap", "it counts memory and swap; give --memory too".into());
         }
@@ -101,19 +106,40 @@ fn cpu(flags: &RunFlags) -> Result<oci_spec::runtime::LinuxCpu, SpecError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::spec::size::Size;
 
+    fn host(has_swap: bool) -> Host {
+        Host { has_swap, ..Host::here(Path::new("/root"), Path::new("/container")) }
+    }
+
+    #[test]
+    fn memory_alone_bounds_swap_too() {
+        const MEMORY: u64 = 64 << 20;
+        let swap = |memory_swap, has_swap| {
+            let flags = RunFlags { memory: Some(Size(MEMORY)), memory_swap, ..RunFlags::default() };
+            let resources = resources(&flags, &host(has_swap)).expect("right").expect("limited");
+            resources.memory().expect("limited").swap()
+        };
+        assert_eq!(swap(None, true), Some(2 * MEMORY as i64));
+        assert_eq!(swap(Some(MemorySwap::Total(0)), true), Some(2 * MEMORY as i64));
+        assert_eq!(swap(None, false), None);
+        assert_eq!(swap(Some(MemorySwap::Unlimited), true), Some(-1));
+        assert_eq!(swap(Some(MemorySwap::Total(MEMORY)), true), Some(MEMORY as i64));
+    }
+
     #[test]
     fn nothing_asked_is_nothing_limited() {
-        assert!(resources(&RunFlags::default()).expect("right").is_none());
+        assert!(resources(&RunFlags::default(), &host(true)).expect("right").is_none());
         let unlimited = RunFlags { pids_limit: Some(-1), ..RunFlags::default() };
-        assert!(resources(&unlimited).expect("right").is_none());
+        assert!(resources(&unlimited, &host(true)).expect("right").is_none());
     }
 
     #[test]
     fn contradictions_are_refused_by_flag() {
-        let wrong = |flags: RunFlags| match resources(&flags) {
+        let wrong = |flags: RunFlags| match resources(&flags, &host(true)) {
             Err(SpecError::Conflict { what, .. }) => what,
             other => panic!("{other:?}"),
         };

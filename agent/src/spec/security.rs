@@ -14,6 +14,7 @@ use crate::sandbox::idmap::{self, IdRange, Userns};
 
 use super::SpecError;
 use super::flags::{Network, RunFlags, SecurityOpt};
+use super::prepare::Owner;
 use super::process::internal;
 
 /// What Docker 28 hides: kernel memory, keys, timers, firmware, sensors that leak what other tenants do.
@@ -77,6 +78,15 @@ pub fn id_mappings(userns: &Userns) -> Result<(Vec<LinuxIdMapping>, Vec<LinuxIdM
         Userns::Map { uids, gids } => Ok((oci(uids), oci(gids))),
         Userns::Auto => Ok((oci(&subordinate("/etc/subuid")?), oci(&subordinate("/etc/subgid")?))),
     }
+}
+
+/// Who the container's root is on the host, when it is not celda's own user.
+pub(super) fn root_owner(userns: &Userns) -> Result<Option<Owner>, SpecError> {
+    let (uids, gids) = id_mappings(userns)?;
+    let root = |ranges: &[LinuxIdMapping]| {
+        ranges.iter().find(|range| range.container_id() == 0).map(LinuxIdMapping::host_id)
+    };
+    Ok(root(&uids).zip(root(&gids)).map(|(uid, gid)| Owner { uid, gid }))
 }
 
 fn subordinate(file: &str) -> Result<Vec<IdRange>, SpecError> {

@@ -15,6 +15,19 @@ const TEXT_BYTES_MAX: usize = 4096;
 /// The longest volume name (NAME_MAX).
 const NAME_BYTES_MAX: usize = 255;
 
+/// Files of /proc that a bind of the host's may replace, as runc has them: with lxcfs they tell a container of its own
+/// share of the machine.
+const PROC_FILES: [&str; 8] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+];
+
 /// One `-v`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
@@ -55,6 +68,11 @@ impl FromStr for Volume {
             _ => return Err(wrong("it has the form SOURCE:DESTINATION:OPTIONS, with at most two colons")),
         };
         let destination = clean_destination(destination).map_err(wrong)?;
+        let is_file_of_proc =
+            matches!(source, VolumeSource::Host(_)) && PROC_FILES.contains(&destination.as_str());
+        if !is_file_of_proc {
+            outside_proc(&destination).map_err(wrong)?;
+        }
         let mut volume =
             Self { source, destination, read_only: false, propagation: "rprivate", copy_up: true };
         for option in options.split(',').filter(|option| !option.is_empty()) {
@@ -124,21 +142,47 @@ pub fn clean_destination(text: &str) -> Result<String, &'static str> {
     if !text.starts_with('/') {
         return Err("the destination must be an absolute path inside the container");
     }
+    match clean(text).as_str() {
+        "/" => Err("the destination can't be /"),
+        clean => Ok(clean.to_owned()),
+    }
+}
+
+/// `text` as an absolute path from the root on, without `.`, `..` and double slashes. Lexically, as Docker: the image's
+/// links have no say in where a flag points.
+pub(super) fn clean(text: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in text.split('/') {
         match part {
             "" | "." => {}
-            // Lexically, as Docker: the image's links have no say in where the flag points.
             ".." => {
                 parts.pop();
             }
             _ => parts.push(part),
         }
     }
-    if parts.is_empty() {
-        return Err("the destination can't be /");
+    format!("/{}", parts.join("/"))
+}
+
+/// A mount point that an image asks for: as [`clean_destination`], and none of the kernel's own trees.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn image_destination(text: &str) -> Result<String, &'static str> {
+    let destination = clean_destination(text)?;
+    outside_proc(&destination)?;
+    if matches!(destination.as_str(), "/sys" | "/dev") {
+        return Err("an image has no say in what is mounted there");
     }
-    Ok(parts.iter().flat_map(|part| ["/", part]).collect())
+    Ok(destination)
+}
+
+/// What stands in /proc decides which masks and labels hold.
+fn outside_proc(destination: &str) -> Result<(), &'static str> {
+    match destination.strip_prefix("/proc") {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => Err("nothing can be mounted in /proc"),
+        _ => Ok(()),
+    }
 }
 
 /// One `--tmpfs`.
@@ -158,6 +202,7 @@ impl FromStr for Tmpfs {
         bounded(text).map_err(wrong)?;
         let (destination, given) = text.split_once(':').unwrap_or((text, ""));
         let destination = clean_destination(destination).map_err(wrong)?;
+        outside_proc(&destination).map_err(wrong)?;
         let mut options: Vec<String> = ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
         for option in given.split(',').filter(|option| !option.is_empty()) {
             tmpfs_option(option, &mut options).map_err(wrong)?;
@@ -234,6 +279,23 @@ mod tests {
             assert!(error.contains(why), "{text}: {error}");
         }
         assert!(format!("/{}:/b", "a".repeat(5000)).parse::<Volume>().is_err());
+    }
+
+    #[test]
+    fn nothing_is_mounted_over_what_the_kernel_shows() {
+        for text in ["x:/proc", "/a:/proc/sys", "/proc/1", "x:/a/../proc/", "x:/proc/meminfo"] {
+            let error = text.parse::<Volume>().unwrap_err().to_string();
+            assert!(error.contains("/proc"), "{text}: {error}");
+        }
+        assert!("/proc".parse::<Tmpfs>().is_err() && "/proc/acpi:ro".parse::<Tmpfs>().is_err());
+        assert_eq!(volume("/lxcfs/meminfo:/proc/meminfo").destination, "/proc/meminfo");
+        assert_eq!(volume("/a:/process").destination, "/process");
+        // A user may: Docker's own recipes bind the host's /dev and /sys.
+        assert!(volume("/dev:/dev").destination == "/dev" && volume("/sys:/sys:ro").read_only);
+        for text in ["/proc", "//proc/./x", "/sys", "/dev/", "/"] {
+            assert!(image_destination(text).is_err(), "{text}");
+        }
+        assert_eq!(image_destination("/dev/shm"), Ok("/dev/shm".into()));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! What the tests of the `celda` command share: a store of their own, a small image, a look for leaks.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::collections::BTreeSet;
+mod leftovers;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
+
+pub(crate) use leftovers::Leftovers;
 
 /// Whether privileged tests can run here; says so when not, and panics when they must.
 pub(crate) fn privileged(test: &str) -> bool {
@@ -65,6 +68,16 @@ impl Celda {
         format!("oci:{}:1", self.directory.path().join("layout").display())
     }
 
+    /// Where all is that belongs to this test.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What there is on the machine of this store's celda.
+    pub(crate) fn leftovers(&self) -> Leftovers {
+        Leftovers::of(self.directory())
+    }
+
     pub(crate) fn files(&self) -> PathBuf {
         self.directory.path().join("files")
     }
@@ -121,38 +134,4 @@ impl Drop for Celda {
 pub(crate) fn describe(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!("{}\nstdout: {}\nstderr: {}", output.status, text(&output.stdout), text(&output.stderr))
-}
-
-/// What a container could leave on the machine: mounts, cgroups, loop devices.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Leftovers {
-    mounts_count: usize,
-    cgroups: BTreeSet<PathBuf>,
-    loops: BTreeSet<PathBuf>,
-}
-
-impl Leftovers {
-    pub(crate) fn now() -> Self {
-        let mounts_count = fs::read_to_string("/proc/self/mountinfo").map_or(0, |text| text.lines().count());
-        let mut cgroups = BTreeSet::new();
-        for parent in ["/sys/fs/cgroup/unified/celda", "/sys/fs/cgroup/celda", "/sys/fs/cgroup/celda.slice"] {
-            collect(Path::new(parent), &mut cgroups);
-        }
-        let mut loops = BTreeSet::new();
-        for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
-            let backing = entry.path().join("loop/backing_file");
-            if backing.exists() {
-                loops.insert(backing);
-            }
-        }
-        Self { mounts_count, cgroups, loops }
-    }
-}
-
-fn collect(directory: &Path, into: &mut BTreeSet<PathBuf>) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            into.insert(entry.path());
-        }
-    }
 }
