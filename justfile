@@ -42,3 +42,8 @@ docs:
 # cargo deny check
 deny:
     cargo deny check
+
+# RUSTFLAGS='-Ctarget-feature=+crt-static -Crelocation-model=static' cargo build --release --target TRIPLE
+release target="x86_64-unknown-linux-gnu":
+    RUSTFLAGS='-Ctarget-feature=+crt-static -Crelocation-model=static' cargo build --release -p celda -p benches --target {{target}}
+    cd target/{{target}}/release && sha256sum celda | tee celda.sha256

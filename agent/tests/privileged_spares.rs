@@ -29,9 +29,9 @@ fn pins(celda: &Celda, kind: &str) -> usize {
     pins.filter(|pin| pin.file_name().to_string_lossy().starts_with(kind)).count()
 }
 
-/// Everything that a container can see of its root, with modes, sizes and times of change.
+/// Everything that a container can see of its root, with types, modes, owners and sizes.
 const LOOK: &str = "busybox find / -xdev -exec busybox stat -c '%n %F %a %u:%g %s' {} + | busybox sort; \
-                    cat /etc/hosts /etc/hostname; busybox ls -la /dev /dev/shm /tmp";
+                    cat /etc/hosts /etc/hostname; busybox ls -A /dev /dev/shm /tmp";
 
 #[test]
 fn privileged_a_container_uses_the_place_of_the_one_before() {
@@ -75,6 +75,10 @@ fn privileged_nothing_that_one_wrote_is_seen_by_the_next() {
         );
         assert!(output.status.success(), "{script}: {}", describe(&output));
         assert_eq!(celda.shell(&["--hostname", "box"], LOOK), fresh, "after {script}");
+    }
+    for flags in [["--tmpfs", "/data"], ["-w", "/work"], ["--add-host", "other:10.0.0.1"], ["-u", "1:1"]] {
+        celda.shell(&flags, "true");
+        assert_eq!(celda.shell(&["--hostname", "box"], LOOK), fresh, "after {flags:?}");
     }
 }
 

@@ -9,11 +9,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::Spec;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use super::{SpecError, volume_dir};
+
+/// What every container has something mounted on.
+const MOUNT_POINTS: [&str; 3] = ["proc", "sys", "dev"];
 
 /// One thing to lay out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,31 +108,20 @@ impl Built {
                 }
             }
         }
-        self.mount_points(rootfs)
+        Self::mount_points(rootfs)
     }
 
-    /// Makes the mount points that an image of one program lacks, such as /proc, so that the start itself changes
-    /// nothing in the root. Deeper ones are made as they are mounted.
-    fn mount_points(&self, rootfs: BorrowedFd<'_>) -> Result<(), SpecError> {
-        // What is bound may be a file; what the kernel makes is a directory.
-        let made = |mount: &&Mount| mount.typ().as_deref().is_some_and(|kind| kind != "bind");
-        for mount in self.spec.mounts().iter().flatten().filter(made) {
-            let Some(name) = mount.destination().to_str().and_then(plain_name) else { continue };
+    /// Makes the mount points that every container has and an image of one program lacks, so that the start itself
+    /// changes nothing in the root. Others are made as they are mounted: they are this container's alone.
+    fn mount_points(rootfs: BorrowedFd<'_>) -> Result<(), SpecError> {
+        for name in MOUNT_POINTS {
             match rustix::fs::mkdirat(rootfs, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => {
-                    return Err(SpecError::io("make the mount point", mount.destination())(errno.into()));
-                }
+                Err(errno) => return Err(SpecError::io("make the mount point", name)(errno.into())),
             }
         }
         Ok(())
     }
-}
-
-/// `x` of `/x`.
-fn plain_name(path: &str) -> Option<&str> {
-    let name = path.strip_prefix('/')?;
-    (!name.is_empty() && !name.contains('/') && name != "." && name != "..").then_some(name)
 }
 
 fn host_directory(path: &Path, mode: u32, owner: Option<Owner>) -> io::Result<()> {
