@@ -10,6 +10,7 @@
 pub mod caps;
 pub mod cgroup;
 mod container;
+pub(crate) mod devices;
 mod error;
 mod exit;
 mod failure;

@@ -11,11 +11,12 @@ use rustix::pipe::PipeFlags;
 
 use super::error::{Result, SandboxError};
 use super::init;
+use super::plan::NODEV;
 use super::plan::builder::{Bind, Draft, Open};
 use super::request::Stdio;
 use super::step::Slot;
 use super::userns::user_namespace_of;
-use crate::sys::{map_ids, set_attributes};
+use crate::sys::{MountAttributes, map_ids, set_attributes};
 
 /// What the caller has opened already.
 pub(super) struct Given {
@@ -113,7 +114,15 @@ impl Opener {
 
     fn open(&mut self, open: &Open) -> Result<OwnedFd> {
         match open {
-            Open::Rootfs => self.rootfs.take().ok_or_else(|| broken("a root filesystem")),
+            Open::Rootfs { nodes } => {
+                let rootfs = self.rootfs.take().ok_or_else(|| broken("a root filesystem"))?;
+                if !nodes {
+                    let dead = MountAttributes { set: NODEV, ..MountAttributes::default() };
+                    set_attributes(rootfs.as_fd(), true, dead)
+                        .map_err(SandboxError::parent("make the root filesystem's device nodes dead"))?;
+                }
+                Ok(rootfs)
+            }
             Open::Network => self.network.take().ok_or_else(|| broken("a network namespace")),
             Open::Standard(number) => {
                 let file = self.files.get_mut(usize::from(*number)).and_then(Option::take);

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use super::cgroup::CgroupDir;
 use super::container::{Container, Pipes, Timings};
+use super::devices;
 use super::error::{Result, SandboxError};
 use super::failure;
 use super::open::{self, Given};
@@ -101,10 +102,13 @@ impl Plan {
     /// step before it, [`SandboxError::Host`] for a path of the host, [`SandboxError::Parent`] for the rest. Nothing
     /// is left behind: the cgroup is removed too.
     pub fn start(self) -> Result<Container> {
-        let Self { draft, rootfs, stdio, mut cgroup, network, program, requested_at, planned_at } = self;
+        let Self { mut draft, rootfs, stdio, mut cgroup, network, program, requested_at, planned_at } = self;
         // Without privilege the files of a map can be opened only while its process is dumpable, proc(5).
         let late = draft.id_maps.is_some() && !rustix::process::geteuid().is_root();
         set_dumpable(late)?;
+        if !is_guarded(&draft, cgroup.0.as_ref())? {
+            plan::without_nodes(&mut draft);
+        }
         let given = Given { rootfs, network };
         let report = Report::new();
         let open::Opened { table, mut slots, ours } = open::all(&draft, given, stdio)?;
@@ -120,6 +124,14 @@ impl Plan {
         let pipes = Pipes { input, output, error };
         let timings = Timings::new(requested_at, planned_at, cloned_at, executed_at);
         Ok(Container::new(pid, pidfd, terminal, pipes, cgroup.0.take(), timings))
+    }
+}
+
+/// True when a filter keeps the container from the host's devices, or none is to.
+fn is_guarded(draft: &Draft, cgroup: Option<&CgroupDir>) -> Result<bool> {
+    match cgroup {
+        Some(cgroup) => Ok(devices::guard(cgroup, &draft.devices)? || draft.devices.is_open()),
+        None => Ok(draft.devices.is_open()),
     }
 }
 

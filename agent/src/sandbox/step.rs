@@ -49,6 +49,19 @@ pub(crate) struct CapabilityMasks {
     pub(crate) ambient: u64,
 }
 
+impl CapabilityMasks {
+    /// The sets without these capabilities.
+    pub(crate) fn without(self, bits: u64) -> Self {
+        Self {
+            bounding: self.bounding & !bits,
+            effective: self.effective & !bits,
+            permitted: self.permitted & !bits,
+            inheritable: self.inheritable & !bits,
+            ambient: self.ambient & !bits,
+        }
+    }
+}
+
 /// One step of the child. Each is one to a few syscalls.
 #[derive(Debug)]
 pub(crate) enum Step {

@@ -168,7 +168,7 @@ pub(crate) fn shell(script: &str) -> String {
 /// What a process could leave behind.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Trace {
-    fds: usize,
+    pub(crate) fds: usize,
     mounts: usize,
     children: BTreeSet<String>,
 }

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
 
+use crate::sandbox::devices::Rules;
 use crate::sandbox::error::{Result, SandboxError};
 use crate::sandbox::step::{Slot, Step, Target};
 use crate::sys::MountAttributes;
@@ -27,8 +28,8 @@ pub(crate) struct Bind {
 /// What the parent opens, or is given, before the child is born.
 #[derive(Debug)]
 pub(crate) enum Open {
-    /// The detached mount of the root filesystem.
-    Rootfs,
+    /// The detached mount of the root filesystem, and whether its device nodes may be used.
+    Rootfs { nodes: bool },
     /// Standard input, output or error: 0, 1 or 2.
     Standard(u8),
     /// The network namespace made beforehand.
@@ -63,6 +64,8 @@ pub(crate) struct Draft {
     pub(crate) join_pid: Option<Slot>,
     /// `uid_map` and `gid_map` of a new user namespace, as the kernel reads them.
     pub(crate) id_maps: Option<[String; 2]>,
+    /// The devices that it may use.
+    pub(crate) devices: Rules,
 }
 
 impl Draft {

@@ -24,6 +24,7 @@ use builder::{Draft, Open, target, text};
 use mounts::Known;
 use namespaces::Namespaces;
 
+use super::devices::Rules;
 use super::error::{Result, SandboxError};
 use super::request::TerminalSize;
 use super::seccomp::BpfInstruction;
@@ -52,8 +53,8 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
     let linux = spec.linux().as_ref();
     let linux = linux.ok_or_else(|| SandboxError::invalid("linux", "the spec has no `linux` part"))?;
     refuse::unsupported(spec, linux)?;
-    let mut draft = Draft::default();
-    let root = draft.open(Open::Rootfs);
+    let mut draft = Draft { devices: Rules::of(spec)?, ..Draft::default() };
+    let root = draft.open(Open::Rootfs { nodes: true });
     let namespaces = namespaces::plan(&mut draft, spec, facts.network)?;
     plan_state(&mut draft, spec, facts.nice)?;
     let propagation = mounts::propagation(linux)?;
@@ -95,7 +96,9 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
     Ok(draft)
 }
 
+pub(crate) use devices::without_nodes;
 pub(crate) use namespaces::id_map;
+pub(crate) use options::NODEV;
 
 /// The names of the clone's namespaces, for the printed plan.
 pub(crate) fn clone_names(draft: &Draft) -> String {
