@@ -30,6 +30,8 @@ pub(super) struct Ours {
     pub(super) pipes: [Option<OwnedFd>; 3],
     pub(super) channel: Option<OwnedFd>,
     pub(super) sync: Option<Sync>,
+    /// Where the helper tells that it could not execute the program.
+    pub(super) verdict: Option<OwnedFd>,
 }
 
 /// The parent's ends of the pipes around the id maps.
@@ -66,6 +68,10 @@ pub(super) fn all(draft: &Draft, given: Given, stdio: Stdio) -> Result<Opened> {
         }
         if matches!(open, Open::GoWriter) {
             *place = opener.go.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+            continue;
+        }
+        if matches!(open, Open::Helper) {
+            *place = init::executable()?.as_raw_fd();
             continue;
         }
         let fd = opener.open(open)?;
@@ -135,7 +141,12 @@ impl Opener {
             Open::Bind(mount) => bind(mount),
             Open::Device { path, device } => host_device(path, *device),
             Open::GoWriter => Err(broken("pipes")),
-            Open::Init => init::executable(),
+            Open::Helper => Err(broken("helpers")),
+            Open::Verdict => {
+                let (read, write) = pipe()?;
+                self.ours.verdict = Some(read);
+                Ok(write)
+            }
             Open::Channel => {
                 let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
                 let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)

@@ -116,7 +116,7 @@ impl Plan {
         let spawned = spawn(&draft, &mut slots, &table, &report, cgroup_fd, &ours);
         drop(table); // the child's ends, so that pipes end when the container does
         let spawned = spawned?;
-        failure::check(&draft.steps, &report, &program, &spawned)?;
+        failure::check(&draft.steps, &report, &program, &spawned, ours.verdict)?;
         let terminal = ours.channel.map(|channel| open::receive(channel.as_fd())).transpose();
         let terminal = terminal.inspect_err(|_| failure::discard(&spawned))?;
         let Spawned { pid, pidfd, cloned_at, executed_at } = spawned;

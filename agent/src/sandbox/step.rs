@@ -11,7 +11,7 @@ use std::ffi::CString;
 use std::fmt;
 
 use super::seccomp::BpfInstruction;
-use crate::sys::Strings;
+use crate::sys::{LateStrings, Strings};
 
 /// A place in the table of file descriptors that parent and child share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,8 +211,16 @@ pub(crate) struct Execute {
     pub(crate) candidates: Vec<CString>,
     pub(crate) arguments: Strings,
     pub(crate) environment: Strings,
-    /// The reaper's executable, and whether the program takes the terminal on standard input as its own.
-    pub(crate) init: Option<(Slot, bool)>,
+    /// The helper's argv before the program's: its own name, a descriptor, the program's path.
+    pub(crate) apart: LateStrings,
+    /// The helper's executable: the reaper, or what executes a program apart from the runtime's memory.
+    pub(crate) helper: Slot,
+    /// The pipe on which the helper tells that it could not execute the program.
+    pub(crate) verdict: Slot,
+    /// Run the reaper as process 1.
+    pub(crate) init: bool,
+    /// The program under a reaper takes the terminal on standard input as its own.
+    pub(crate) terminal: bool,
 }
 
 impl Step {
@@ -274,7 +282,7 @@ impl fmt::Display for Step {
             }
             Self::CloseFiles => write!(f, "close all other files at execve"),
             Self::Execute(execute) => {
-                let reaper = if execute.init.is_some() { " under a reaper" } else { "" };
+                let reaper = if execute.init { " under a reaper" } else { "" };
                 write!(f, "execute {}{reaper}", execute.arguments)
             }
             mounts => mounts.fmt_mounts(f),

@@ -178,6 +178,16 @@ pub(super) fn facts(directory: i32, path: &CStr, flags: i32) -> Answer<FileFacts
     Ok(FileFacts { mode: u32::from(facts.stx_mode), device: (facts.stx_rdev_major, facts.stx_rdev_minor) })
 }
 
+/// `int faccessat2(AT_FDCWD, const char *path, X_OK, AT_EACCESS)`, see access(2).
+///
+/// # Errors
+/// `EACCES`, `ENOENT`; `ENOSYS` before Linux 5.8.
+pub(super) fn may_execute(path: &CStr) -> Answer {
+    let arguments = [libc::AT_FDCWD as usize, text(path), libc::X_OK as usize, libc::AT_EACCESS as usize];
+    // SAFETY: `path` is a C string that outlives the call.
+    unsafe { call(libc::SYS_faccessat2, arguments) }.map(drop)
+}
+
 /// As [`facts`], of an open descriptor.
 ///
 /// # Errors

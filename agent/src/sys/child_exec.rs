@@ -1,7 +1,7 @@
 //! The last step: `execve`, with the reason told apart when it fails.
 //!
 //! ```text
-//! without a reaper:  child -> execve program
+//! without a reaper:  child -> execve program, or execveat helper -> execve program (see child_guard)
 //! with a reaper:     child = process 1 --vfork--> program (a session of its own) -> execve program
 //!                      `-- once that has worked: execveat reaper, from its sealed memory file
 //! ```
@@ -9,6 +9,8 @@
 //! out of its reach: the memory is non-dumpable, so only CAP_SYS_PTRACE over the host could look into it.
 
 use std::ffi::{CStr, c_void};
+
+use super::child_guard::Way;
 
 use super::calls::{self, Answer, Errno, call};
 use super::child::Child;
@@ -26,12 +28,14 @@ const PID_TEXT_BYTES: usize = 12;
 
 /// Executes the program, or makes it a child of a reaper and executes the reaper.
 pub(super) fn execute(child: &mut Child<'_>, execute: &Execute) -> Answer {
-    let Some((reaper, terminal)) = execute.init else {
+    let apart =
+        Apart { helper: child.slots.get(execute.helper)?, verdict: child.slots.get(execute.verdict)? };
+    let program =
+        Program { execute, report: child.report, agent: child.agent, apart, terminal: execute.terminal };
+    if !execute.init {
         child_process::unblock_signals()?;
-        return Err(try_candidates(execute, child.report, child.agent));
-    };
-    let reaper = child.slots.get(reaper)?;
-    let program = Program { execute, report: child.report, agent: child.agent, terminal };
+        return Err(try_candidates(&program));
+    }
     let argument = (&raw const program).cast_mut().cast::<c_void>();
     // SAFETY: the second stack is nobody else's, and `program` lives in this frame, which waits (CLONE_VFORK)
     // until the new process has executed or exited.
@@ -40,14 +44,24 @@ pub(super) fn execute(child: &mut Child<'_>, execute: &Execute) -> Answer {
         return Err(child.report.errno());
     }
     child.report.set_detail(DETAIL_REAPER);
-    Err(execute_reaper(reaper, pid))
+    Err(execute_reaper(program.apart.helper, pid))
 }
 
-/// What the program's process needs when a reaper is its parent.
+/// What it takes to execute a program apart from the runtime's memory.
+#[derive(Clone, Copy)]
+struct Apart {
+    /// The sealed helper's descriptor.
+    helper: i32,
+    /// Where the helper tells an errno.
+    verdict: i32,
+}
+
+/// What the program's process needs, which may have a reaper for a parent.
 struct Program<'a> {
     execute: &'a Execute,
     report: &'a Report,
     agent: (u32, u32, u64),
+    apart: Apart,
     /// Standard input is a terminal that becomes this process's own.
     terminal: bool,
 }
@@ -68,19 +82,14 @@ fn start_program(program: &Program<'_>) -> Errno {
         child_process::unblock_signals()
     };
     match prepare() {
-        Ok(()) => try_candidates(program.execute, program.report, program.agent),
+        Ok(()) => try_candidates(program),
         Err(errno) => errno,
     }
 }
 
 /// `int execveat(fd, "", {"celda-init", PID}, {}, AT_EMPTY_PATH)`, see execveat(2).
 fn execute_reaper(reaper: i32, pid: i32) -> Errno {
-    let mut text = [0_u8; PID_TEXT_BYTES];
-    let mut rest = pid.unsigned_abs();
-    for place in text.iter_mut().rev().skip(1) {
-        *place = b'0'.wrapping_add((rest % 10) as u8);
-        rest /= 10;
-    }
+    let text = decimal(pid);
     let arguments = [c"celda-init".as_ptr(), text.as_ptr().cast(), std::ptr::null()];
     let environment = [std::ptr::null::<libc::c_char>()];
     let call_arguments = [
@@ -97,15 +106,31 @@ fn execute_reaper(reaper: i32, pid: i32) -> Errno {
     }
 }
 
+/// A number as text with a zero at its end; leading zeros do no harm.
+fn decimal(number: i32) -> [u8; PID_TEXT_BYTES] {
+    let mut text = [0_u8; PID_TEXT_BYTES];
+    let mut rest = number.unsigned_abs();
+    for place in text.iter_mut().rev().skip(1) {
+        *place = b'0'.wrapping_add((rest % 10) as u8);
+        rest /= 10;
+    }
+    text
+}
+
 /// `int execve(...)` of each candidate, by the rule of execvp(3): go on after "not there", remember "not allowed".
-fn try_candidates(execute: &Execute, report: &Report, agent: (u32, u32, u64)) -> Errno {
+fn try_candidates(program: &Program<'_>) -> Errno {
+    let Program { execute, report, .. } = program;
     let mut denied = None;
     for candidate in &execute.candidates {
-        if child_guard::leads_to(candidate, agent) {
-            report.set_detail(DETAIL_AGENT);
-            return libc::EPERM;
-        }
-        let errno = execve(candidate, execute);
+        let errno = match child_guard::way(candidate, program.agent) {
+            Way::Nowhere => libc::ENOENT,
+            Way::Agent => {
+                report.set_detail(DETAIL_AGENT);
+                return libc::EPERM;
+            }
+            Way::Own => execve(candidate, execute),
+            Way::Apart => execve_apart(candidate, program),
+        };
         match errno {
             libc::ENOENT | libc::ENOTDIR => {
                 if calls::facts(libc::AT_FDCWD, candidate, 0).is_ok() {
@@ -140,6 +165,38 @@ fn execve(path: &CStr, execute: &Execute) -> Errno {
         Ok(_) => libc::EIO,
         Err(errno) => errno,
     }
+}
+
+/// As [`execve`], by way of the helper, which tells the parent what the kernel answers. What is denied is found out
+/// before, since only this side knows the next candidate.
+fn execve_apart(path: &CStr, program: &Program<'_>) -> Errno {
+    let Program { execute, report, apart, .. } = program;
+    match calls::facts(libc::AT_FDCWD, path, 0) {
+        Ok(facts) if facts.is_kind(libc::S_IFDIR) => return libc::EACCES,
+        Err(errno @ (libc::ENOENT | libc::ENOTDIR)) => return errno,
+        _ if calls::may_execute(path) == Err(libc::EACCES) => return libc::EACCES,
+        _ => {}
+    }
+    keep_head(path, report);
+    let verdict = decimal(apart.verdict);
+    execute.apart.set([c"celda-exec".as_ptr(), verdict.as_ptr().cast(), path.as_ptr()]);
+    let arguments = [
+        apart.helper as usize,
+        c"".as_ptr() as usize,
+        execute.apart.as_ptr() as usize,
+        execute.environment.as_ptr() as usize,
+        libc::AT_EMPTY_PATH as usize,
+    ];
+    let open = [apart.verdict as usize, libc::F_SETFD as usize, 0];
+    if let Err(errno) = calls::call_plain(libc::SYS_fcntl, open) {
+        return errno;
+    }
+    report.set_apart(true);
+    // SAFETY: both arrays are null-terminated; what they point to lives in the plan and in this frame.
+    let answer = unsafe { call(libc::SYS_execveat, arguments) };
+    report.set_apart(false);
+    report.set_detail(DETAIL_REAPER);
+    answer.map_or_else(|errno| errno, |_| libc::EIO)
 }
 
 /// Keeps the first bytes of a file for the parent, which reads an ELF head or a `#!` line out of them.

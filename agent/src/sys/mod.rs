@@ -31,4 +31,4 @@ pub(crate) use bpf::{
 pub(crate) use mounts::{MountAttributes, map_ids, set_attributes};
 pub(crate) use report::{DETAIL_AGENT, DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, Report};
 pub(crate) use spawn::{Job, Spawned, loopback_up, spawn};
-pub(crate) use strings::Strings;
+pub(crate) use strings::{LateStrings, Strings};

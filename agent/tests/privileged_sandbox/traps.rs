@@ -1,12 +1,12 @@
 //! Images and specs that try to get out.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use celda::sandbox::{Exit, SandboxError};
+use celda::sandbox::{Exit, SandboxError, plan};
 use serde_json::json;
 
-use super::support::{Rootfs, alone, run, spec, trace, try_run};
+use super::support::{Rootfs, alone, finish, request, run, spec, trace, try_run};
 
 /// CVE-2025-31133, CVE-2025-52565, CVE-2025-52881: mounts, masks and sysctls through links of the image.
 #[test]
@@ -71,6 +71,61 @@ fn privileged_the_agent_cannot_be_executed() {
         assert_eq!(error.status(), 126, "{program}: {error}");
         assert!(error.to_string().contains("the runtime's own executable"), "{program}: {error}");
     }
+}
+
+/// An ELF of this machine whose loader's name lies at `offset`, beyond what is looked at before `execve`.
+fn program_with_loader(name: &[u8], offset: usize) -> Vec<u8> {
+    let machine = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0".to_vec();
+    file.extend([machine, 0, 1, 0, 0, 0]);
+    // Entry, program headers, section headers, flags, six sizes and counts.
+    file.extend([0x40_0000_u64, 64, 0].iter().flat_map(|word| word.to_le_bytes()));
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 2, 0, 64, 0, 0, 0, 0, 0]);
+    let length = name.len() as u64 + 1;
+    for header in [
+        [4 << 32 | 3, offset as u64, 0, 0, length, length, 1],
+        [5 << 32 | 1, 0, 0x40_0000, 0, 4096, 4096, 4096],
+    ] {
+        file.extend(header.iter().flat_map(|word: &u64| word.to_le_bytes()));
+    }
+    file.resize(offset, 0);
+    file.extend(name);
+    file.push(0);
+    file
+}
+
+/// CVE-2019-5736 where no look at the files can tell: a script that cannot be read, a loader's name far inside of a
+/// program, files that lie where others can change them. What runs is then the sealed helper, which does nothing.
+#[test]
+fn privileged_what_cannot_be_seen_runs_apart_from_the_agent() {
+    let Some(_alone) = alone() else { return };
+    let nothing = 125;
+    let volume = tempfile::tempdir().expect("a directory");
+    let rootfs = Rootfs::new();
+    let script = b"#!/proc/self/exe --list\n";
+    rootfs.file("bin/secret", 0o711, script);
+    std::os::unix::fs::chown(rootfs.path().join("bin/secret"), Some(1000), Some(1000)).expect("chown");
+    rootfs.file("bin/far", 0o755, &program_with_loader(b"/proc/self/exe", 8192));
+    rootfs.file("bin/near", 0o755, &program_with_loader(b"/proc/self/exe", 512));
+    rootfs.file("bin/shared", 0o755, b"#!/v/script\n");
+    fs::write(volume.path().join("script"), script).expect("write");
+    fs::set_permissions(volume.path().join("script"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let before = trace();
+    for init in [false, true] {
+        for program in ["/bin/secret", "/bin/far", "/v/script", "/bin/shared"] {
+            let mut spec = spec(&[program]);
+            spec["process"]["capabilities"] = json!({});
+            let mount = json!({"destination": "/v", "source": volume.path(), "options": ["bind"]});
+            spec["mounts"].as_array_mut().expect("a list").push(mount);
+            let mut request = request(&rootfs, &spec);
+            request.init = init;
+            let answer = finish(plan(request).expect("a plan").start().expect(program));
+            assert_eq!(answer, (String::new(), Exit::Code(nothing)), "{program}, init {init}");
+        }
+    }
+    let error = try_run(&rootfs, &spec(&["/bin/near"])).expect_err("the runtime itself");
+    assert!(error.to_string().contains("the runtime's own executable"), "{error}");
+    assert_eq!(before, trace());
 }
 
 #[test]

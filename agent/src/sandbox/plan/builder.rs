@@ -40,8 +40,10 @@ pub(crate) enum Open {
     Bind(Bind),
     /// A clone of a device node of the host, which must be this device.
     Device { path: PathBuf, device: u64 },
-    /// The reaper's executable.
-    Init,
+    /// The helper's executable.
+    Helper,
+    /// The pipe on which the helper tells what came of an execve.
+    Verdict,
     /// Where the child sends the terminal's master.
     Channel,
     /// The pipe on which the child says that its user namespace is there.

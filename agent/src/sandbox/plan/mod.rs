@@ -86,12 +86,19 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
     if let Some(proc) = known.proc {
         refuse::plan_labels(&mut draft, process::of(spec)?, facts.labels, proc)?;
     }
-    let init = facts.init.then(|| (draft.open(Open::Init), facts.terminal.is_some()));
+    let (helper, verdict) = (draft.open(Open::Helper), draft.open(Open::Verdict));
     process::plan(
         &mut draft,
         spec,
         &namespaces,
-        process::Program { seccomp: facts.seccomp, init, dies_with_caller: facts.dies_with_caller },
+        process::Program {
+            seccomp: facts.seccomp,
+            helper,
+            verdict,
+            init: facts.init,
+            terminal: facts.terminal.is_some(),
+            dies_with_caller: facts.dies_with_caller,
+        },
     )?;
     Ok(draft)
 }

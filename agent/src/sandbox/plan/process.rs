@@ -15,7 +15,7 @@ use crate::sandbox::caps::CapSet;
 use crate::sandbox::error::{Result, SandboxError};
 use crate::sandbox::seccomp::BpfInstruction;
 use crate::sandbox::step::{CapabilityMasks, Execute, Slot, Step};
-use crate::sys::Strings;
+use crate::sys::{LateStrings, Strings};
 
 /// Where a program is looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,8 +29,10 @@ pub(super) const NAME_BYTES_MAX: usize = 64;
 /// What was asked for, beside the spec.
 pub(super) struct Program {
     pub(super) seccomp: Option<Vec<BpfInstruction>>,
-    /// The reaper's executable, and whether the program takes the terminal.
-    pub(super) init: Option<(Slot, bool)>,
+    pub(super) helper: Slot,
+    pub(super) verdict: Slot,
+    pub(super) init: bool,
+    pub(super) terminal: bool,
     pub(super) dies_with_caller: bool,
 }
 
@@ -40,7 +42,12 @@ pub(super) fn of(spec: &Spec) -> Result<&Process> {
 }
 
 /// Writes the steps from limits to `execve`.
-pub(super) fn plan(draft: &mut Draft, spec: &Spec, namespaces: &Namespaces, program: Program) -> Result<()> {
+pub(super) fn plan(
+    draft: &mut Draft,
+    spec: &Spec,
+    namespaces: &Namespaces,
+    mut program: Program,
+) -> Result<()> {
     let process = of(spec)?;
     for limit in process.rlimits().iter().flatten() {
         let (name, resource) = resource(limit.typ());
@@ -53,7 +60,8 @@ pub(super) fn plan(draft: &mut Draft, spec: &Spec, namespaces: &Namespaces, prog
     draft.step(Step::Umask(process.user().umask().unwrap_or(0o022) & 0o777));
     draft.step(Step::CloseFiles);
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
-    let (early, late) = if no_new_privileges { (None, program.seccomp) } else { (program.seccomp, None) };
+    let filter = program.seccomp.take();
+    let (early, late) = if no_new_privileges { (None, filter) } else { (filter, None) };
     if let Some(program) = early {
         draft.step(Step::Seccomp { program });
     }
@@ -69,7 +77,7 @@ pub(super) fn plan(draft: &mut Draft, spec: &Spec, namespaces: &Namespaces, prog
     if program.dies_with_caller && cloned_by_caller {
         draft.step(Step::DieWithCaller);
     }
-    draft.step(Step::Execute(execute(process, program.init)?));
+    draft.step(Step::Execute(execute(process, &program)?));
     Ok(())
 }
 
@@ -138,7 +146,8 @@ fn resource(kind: PosixRlimitType) -> (&'static str, u32) {
     }
 }
 
-fn execute(process: &Process, init: Option<(Slot, bool)>) -> Result<Execute> {
+fn execute(process: &Process, program: &Program) -> Result<Execute> {
+    let Program { helper, verdict, init, terminal, .. } = *program;
     let arguments = process.args().as_deref().unwrap_or_default();
     let Some(program) = arguments.first().filter(|program| !program.is_empty()) else {
         let why = "no program to run: the image names none; give one after the image's name";
@@ -149,12 +158,10 @@ fn execute(process: &Process, init: Option<(Slot, bool)>) -> Result<Execute> {
         let list: Result<Vec<CString>> = list.iter().map(|item| text(what, item.as_str())).collect();
         Ok(Strings::new(list?))
     };
-    Ok(Execute {
-        candidates: candidates(program, environment)?,
-        arguments: strings("process.args", arguments)?,
-        environment: strings("process.env", environment)?,
-        init,
-    })
+    let candidates = candidates(program, environment)?;
+    let arguments = strings("process.args", arguments)?;
+    let (apart, environment) = (LateStrings::before(&arguments), strings("process.env", environment)?);
+    Ok(Execute { candidates, arguments, environment, apart, helper, verdict, init, terminal })
 }
 
 /// The paths that a program's name may mean, in the order of `PATH`, as execvp(3) does it.
