@@ -15,6 +15,7 @@ mod error;
 mod exit;
 mod failure;
 pub mod idmap;
+mod inherited;
 mod init;
 mod network;
 mod open;

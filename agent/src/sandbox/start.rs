@@ -16,6 +16,7 @@ use super::container::{Container, Pipes, Timings};
 use super::devices;
 use super::error::{Result, SandboxError};
 use super::failure;
+use super::inherited::Inherited;
 use super::open::{self, Given};
 use super::plan::builder::Draft;
 use super::plan::{self, Facts};
@@ -66,8 +67,9 @@ pub fn plan(request: Request) -> Result<Plan> {
     } else {
         [false; 2]
     };
-    let nice = rustix::process::getpriority_process(None).unwrap_or(0);
-    let facts = Facts { terminal, network: network.is_some(), init, dies_with_caller, seccomp, nice, labels };
+    let inherited = Inherited::here(!plan::has_own_user(&spec));
+    let facts =
+        Facts { terminal, network: network.is_some(), init, dies_with_caller, seccomp, inherited, labels };
     let draft = plan::draft(&spec, facts)?;
     let arguments = spec.process().as_ref().and_then(|process| process.args().as_ref());
     let program = arguments.and_then(|arguments| arguments.first().cloned()).unwrap_or_default();

@@ -77,15 +77,28 @@ fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
         Step::Unshare { flags, .. } => calls::call_plain(libc::SYS_unshare, [*flags as usize]).map(drop),
         Step::TimeOffsets(lines) => write_file(libc::AT_FDCWD, c"/proc/self/timens_offsets", lines),
         Step::NewSession => calls::call_plain(libc::SYS_setsid, []).map(drop),
-        Step::ResetSignals => child_process::reset_signals(),
+        Step::ResetSignals { which } => child_process::reset_signals(*which),
         Step::AllProcessors => child_process::all_processors(),
         Step::Nice(value) => {
             calls::call_plain(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, *value as usize])
                 .map(drop)
         }
+        Step::PlainScheduler => child_process::plain_scheduler(),
+        Step::PlainIoPriority => child_process::plain_io_priority(),
+        Step::PlainPersonality => calls::call_plain(libc::SYS_personality, [0]).map(drop),
         Step::Umask(mask) => calls::call_plain(libc::SYS_umask, [*mask as usize]).map(drop),
-        Step::OomScore(value) => write_file(libc::AT_FDCWD, c"/proc/self/oom_score_adj", value),
-        Step::Limit { resource, soft, hard, .. } => child_process::limit(*resource, *soft, *hard),
+        Step::OomScore { value, is_default } => {
+            match write_file(libc::AT_FDCWD, c"/proc/self/oom_score_adj", value) {
+                Err(libc::EACCES | libc::EPERM) if *is_default => Ok(()),
+                answer => answer,
+            }
+        }
+        Step::Limit { resource, soft, hard, is_default, .. } => {
+            match child_process::limit(*resource, *soft, *hard) {
+                Err(libc::EPERM) if *is_default => Ok(()),
+                answer => answer,
+            }
+        }
         Step::LoopbackUp => child_process::loopback_up(),
         Step::Hostname(name) => child_process::set_name(libc::SYS_sethostname, name),
         Step::Domainname(name) => child_process::set_name(libc::SYS_setdomainname, name),

@@ -37,11 +37,13 @@ pub(super) fn assume_root(groups: bool) -> Answer {
     Ok(())
 }
 
-/// `int rt_sigaction(...)` for every signal, see sigaction(2): an ignored SIGPIPE would outlive `execve`.
-pub(super) fn reset_signals() -> Answer {
+/// `int rt_sigaction(...)`, see sigaction(2): an ignored SIGPIPE would outlive `execve`. What is handled has been reset
+/// by the clone (`CLONE_CLEAR_SIGHAND`, see clone(2)), which leaves alone what is ignored.
+pub(super) fn reset_signals(which: u64) -> Answer {
     let default = DefaultSignalAction([0; 4]);
     for signal in 1..SIGNALS_END {
-        if signal == libc::SIGKILL as usize || signal == libc::SIGSTOP as usize {
+        let is_asked = which >> (signal - 1) & 1 == 1;
+        if !is_asked || signal == libc::SIGKILL as usize || signal == libc::SIGSTOP as usize {
             continue;
         }
         let action = (&raw const default) as usize;
@@ -65,6 +67,20 @@ pub(super) fn all_processors() -> Answer {
     let mask = [0xff_u8; PROCESSOR_MASK_BYTES];
     // SAFETY: `mask` is readable for the size given.
     unsafe { call(libc::SYS_sched_setaffinity, [0, PROCESSOR_MASK_BYTES, mask.as_ptr() as usize]) }.map(drop)
+}
+
+/// `int sched_setscheduler(0, SCHED_OTHER, {0})`, see sched_setscheduler(2).
+pub(super) fn plain_scheduler() -> Answer {
+    let priority = 0_i32;
+    let arguments = [0, libc::SCHED_OTHER as usize, (&raw const priority) as usize];
+    // SAFETY: `priority` has the layout of sched_param: one int.
+    unsafe { call(libc::SYS_sched_setscheduler, arguments) }.map(drop)
+}
+
+/// `int ioprio_set(IOPRIO_WHO_PROCESS, 0, 0)`, see ioprio_set(2): by the nice value.
+pub(super) fn plain_io_priority() -> Answer {
+    const IOPRIO_WHO_PROCESS: usize = 1;
+    call_plain(libc::SYS_ioprio_set, [IOPRIO_WHO_PROCESS, 0, 0]).map(drop)
 }
 
 /// `int prlimit64(0, resource, new, NULL)`, see prlimit(2).

@@ -26,9 +26,11 @@ use namespaces::Namespaces;
 
 use super::devices::Rules;
 use super::error::{Result, SandboxError};
+use super::inherited::Inherited;
 use super::request::TerminalSize;
 use super::seccomp::BpfInstruction;
 use super::step::{Slot, Step};
+use crate::sys::STANDARD_SIGNALS;
 
 /// What a plan depends on beside the spec.
 #[derive(Debug, Default)]
@@ -42,8 +44,8 @@ pub(crate) struct Facts {
     /// The container is to end with the thread that starts it.
     pub(crate) dies_with_caller: bool,
     pub(crate) seccomp: Option<Vec<BpfInstruction>>,
-    /// The caller's nice value.
-    pub(crate) nice: i32,
+    /// What the child would inherit.
+    pub(crate) inherited: Inherited,
     /// AppArmor, SELinux: on in this kernel.
     pub(crate) labels: [bool; 2],
 }
@@ -56,7 +58,7 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
     let mut draft = Draft { devices: Rules::of(spec)?, ..Draft::default() };
     let root = draft.open(Open::Rootfs { nodes: true });
     let namespaces = namespaces::plan(&mut draft, spec, facts.network)?;
-    plan_state(&mut draft, spec, facts.nice)?;
+    plan_state(&mut draft, spec, &facts.inherited)?;
     let propagation = mounts::propagation(linux)?;
     let host = options::MS_PRIVATE | options::MS_REC;
     draft.step(Step::Propagation { flags: host, name: "private" });
@@ -98,13 +100,14 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
             init: facts.init,
             terminal: facts.terminal.is_some(),
             dies_with_caller: facts.dies_with_caller,
+            limits: facts.inherited.limits,
         },
     )?;
     Ok(draft)
 }
 
 pub(crate) use devices::without_nodes;
-pub(crate) use namespaces::id_map;
+pub(crate) use namespaces::{has_own_user, id_map};
 pub(crate) use options::NODEV;
 
 /// The names of the clone's namespaces, for the printed plan.
@@ -112,20 +115,27 @@ pub(crate) fn clone_names(draft: &Draft) -> String {
     namespaces::clone_names(draft)
 }
 
-/// What a process inherits and a container must not: signals, processors, nice value, umask, session.
-fn plan_state(draft: &mut Draft, spec: &Spec, nice: i32) -> Result<()> {
+/// What a process inherits and a container must not: signals, processors, priorities, personality, umask, session.
+fn plan_state(draft: &mut Draft, spec: &Spec, inherited: &Inherited) -> Result<()> {
     draft.step(Step::NewSession);
-    draft.step(Step::ResetSignals);
+    draft.step(Step::ResetSignals { which: STANDARD_SIGNALS | inherited.ignored_signals });
     draft.step(Step::AllProcessors);
-    if nice != 0 {
-        draft.step(Step::Nice(0));
-    }
+    let resets = [
+        (inherited.scheduler, Step::PlainScheduler),
+        (inherited.nice != 0, Step::Nice(0)),
+        (inherited.io_priority, Step::PlainIoPriority),
+        (inherited.personality, Step::PlainPersonality),
+    ];
+    draft.steps.extend(resets.into_iter().filter(|(differs, _)| *differs).map(|(_, step)| step));
     draft.step(Step::Umask(0));
-    if let Some(score) = process::of(spec)?.oom_score_adj() {
-        if !(-1000..=1000).contains(&score) {
-            return Err(SandboxError::invalid("process.oomScoreAdj", "not within -1000 and 1000"));
-        }
-        draft.step(Step::OomScore(text("process.oomScoreAdj", score.to_string())?));
+    let asked = process::of(spec)?.oom_score_adj();
+    let score = asked.unwrap_or(0);
+    if !(-1000..=1000).contains(&score) {
+        return Err(SandboxError::invalid("process.oomScoreAdj", "not within -1000 and 1000"));
+    }
+    if score != inherited.oom_score {
+        let value = text("process.oomScoreAdj", score.to_string())?;
+        draft.step(Step::OomScore { value, is_default: asked.is_none() });
     }
     let named = |what: &str, name: &str| {
         if name.len() > process::NAME_BYTES_MAX {

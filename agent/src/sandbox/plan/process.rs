@@ -34,6 +34,8 @@ pub(super) struct Program {
     pub(super) init: bool,
     pub(super) terminal: bool,
     pub(super) dies_with_caller: bool,
+    /// Limits that a container should not inherit, as they should be.
+    pub(super) limits: Vec<(PosixRlimitType, u64, u64)>,
 }
 
 /// The spec's process, or what is missing.
@@ -49,14 +51,7 @@ pub(super) fn plan(
     mut program: Program,
 ) -> Result<()> {
     let process = of(spec)?;
-    for limit in process.rlimits().iter().flatten() {
-        let (name, resource) = resource(limit.typ());
-        if limit.soft() > limit.hard() {
-            let why = format!("soft limit {} is above the hard limit {}", limit.soft(), limit.hard());
-            return Err(SandboxError::invalid(name, why));
-        }
-        draft.step(Step::Limit { name, resource, soft: limit.soft(), hard: limit.hard() });
-    }
+    plan_limits(draft, process, &program.limits)?;
     draft.step(Step::Umask(process.user().umask().unwrap_or(0o022) & 0o777));
     draft.step(Step::CloseFiles);
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
@@ -78,6 +73,27 @@ pub(super) fn plan(
         draft.step(Step::DieWithCaller);
     }
     draft.step(Step::Execute(execute(process, &program)?));
+    Ok(())
+}
+
+/// The spec's limits, and the defaults of those that it does not name.
+fn plan_limits(draft: &mut Draft, process: &Process, defaults: &[(PosixRlimitType, u64, u64)]) -> Result<()> {
+    let asked = process.rlimits().as_deref().unwrap_or_default();
+    for limit in asked {
+        let (name, resource) = resource(limit.typ());
+        let (soft, hard) = (limit.soft(), limit.hard());
+        if soft > hard {
+            let why = format!("soft limit {soft} is above the hard limit {hard}");
+            return Err(SandboxError::invalid(name, why));
+        }
+        draft.step(Step::Limit { name, resource, soft, hard, is_default: false });
+    }
+    for (kind, soft, hard) in defaults.iter().copied() {
+        if asked.iter().all(|limit| limit.typ() != kind) {
+            let (name, resource) = resource(kind);
+            draft.step(Step::Limit { name, resource, soft, hard, is_default: true });
+        }
+    }
     Ok(())
 }
 
