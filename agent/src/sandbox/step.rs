@@ -84,6 +84,7 @@ pub(crate) enum Step {
     },
     TimeOffsets(CString),
     NewSession,
+    NewKeyring,
     /// Bit N - 1 for signal N.
     ResetSignals {
         which: u64,
@@ -257,6 +258,7 @@ impl fmt::Display for Step {
             Self::Unshare { what, .. } => write!(f, "new namespaces: {what}"),
             Self::TimeOffsets(lines) => write!(f, "set clock offsets {}", lines.to_string_lossy().trim_end()),
             Self::NewSession => write!(f, "new session"),
+            Self::NewKeyring => write!(f, "new session keyring"),
             Self::ResetSignals { which } => write!(f, "reset signal dispositions {which:#x}"),
             Self::AllProcessors => write!(f, "reset processor affinity"),
             Self::Nice(value) => write!(f, "set nice value {value}"),

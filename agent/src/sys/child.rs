@@ -77,6 +77,7 @@ fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
         Step::Unshare { flags, .. } => calls::call_plain(libc::SYS_unshare, [*flags as usize]).map(drop),
         Step::TimeOffsets(lines) => write_file(libc::AT_FDCWD, c"/proc/self/timens_offsets", lines),
         Step::NewSession => calls::call_plain(libc::SYS_setsid, []).map(drop),
+        Step::NewKeyring => child_process::new_keyring(),
         Step::ResetSignals { which } => child_process::reset_signals(*which),
         Step::AllProcessors => child_process::all_processors(),
         Step::Nice(value) => {

@@ -37,6 +37,15 @@ pub(super) fn assume_root(groups: bool) -> Answer {
     Ok(())
 }
 
+/// `long keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)`, see keyctl(2): an empty one, instead of the caller's keys. A kernel
+/// without keys has none to hand on, and where another filter forbids the call, that is its choice.
+pub(super) fn new_keyring() -> Answer {
+    match call_plain(libc::SYS_keyctl, [libc::KEYCTL_JOIN_SESSION_KEYRING as usize, 0]) {
+        Ok(_) | Err(libc::ENOSYS | libc::EPERM) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// `int rt_sigaction(...)`, see sigaction(2): an ignored SIGPIPE would outlive `execve`. What is handled has been reset
 /// by the clone (`CLONE_CLEAR_SIGHAND`, see clone(2)), which leaves alone what is ignored.
 pub(super) fn reset_signals(which: u64) -> Answer {

@@ -81,6 +81,23 @@ fn privileged_only_standard_files_are_open() {
     assert_eq!(shell("exec ls /proc/self/fd"), "0\n1\n2\n3\n");
 }
 
+#[test]
+fn privileged_the_session_keyring_is_the_containers_own() {
+    let Some(_alone) = alone() else { return };
+    let Ok(of_host) = fs::read_to_string("/proc/keys") else {
+        println!("skipped: this kernel has no keys");
+        return;
+    };
+    let mut spec = spec(&["/bin/cat", "/proc/keys"]);
+    spec["linux"]["maskedPaths"] = json!([]);
+    let (text, exit) = run(&Rootfs::new(), &spec);
+    assert_eq!(exit, Exit::Code(0), "{text}");
+    // Serial number first, then what it is: an anonymous session keyring is named `_ses`. Root sees the host's too.
+    let number = |line: &str| line.split(' ').next().map(str::to_owned).expect("a number");
+    let sessions = text.lines().filter(|line| line.contains(" keyring   _ses: empty"));
+    assert!(sessions.map(number).any(|own| !of_host.contains(&own)), "{text} beside {of_host}");
+}
+
 /// Set for the run of [`privileged_inherited_state_is_reset`] that has an odd state to hand on: its processors as the
 /// container should have them.
 const ODD: &str = "CELDA_TEST_ODD_STATE";

@@ -115,9 +115,11 @@ pub(crate) fn clone_names(draft: &Draft) -> String {
     namespaces::clone_names(draft)
 }
 
-/// What a process inherits and a container must not: signals, processors, priorities, personality, umask, session.
+/// What a process inherits and a container must not: session, keys, signals, processors, priorities, personality, umask.
 fn plan_state(draft: &mut Draft, spec: &Spec, inherited: &Inherited) -> Result<()> {
     draft.step(Step::NewSession);
+    // Even where a filter denies keyctl(2), the kernel itself looks keys up in it.
+    draft.step(Step::NewKeyring);
     draft.step(Step::ResetSignals { which: STANDARD_SIGNALS | inherited.ignored_signals });
     draft.step(Step::AllProcessors);
     let resets = [
