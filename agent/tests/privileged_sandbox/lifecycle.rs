@@ -172,6 +172,39 @@ fn privileged_a_foreground_terminal_is_relayed_and_restored() {
 }
 
 #[test]
+fn privileged_a_terminals_output_waits_for_an_output_that_does_not_block() {
+    let Some(_alone) = alone() else { return };
+    let before = trace();
+    {
+        /// The smallest pipe there is: one page.
+        const PIPE_BYTES: usize = 4096;
+        let rootfs = Rootfs::new();
+        rootfs.file("etc/long", 0o644, &b"0123456789abcde\n".repeat(1024));
+        let mut request = request(&rootfs, &spec(&["/bin/cat", "/etc/long"]));
+        request.stdio = Stdio::Terminal(TerminalSize { rows: 10, columns: 20 });
+        let (end, output) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+        rustix::pipe::fcntl_setpipe_size(&output, PIPE_BYTES).expect("a small pipe");
+        rustix::io::ioctl_fionbio(&output, true).expect("non-blocking");
+        let reader = std::thread::spawn(move || {
+            // Not before the pipe is full, so that a write must have met it.
+            while rustix::io::ioctl_fionread(&end).expect("its bytes") < PIPE_BYTES as u64 {
+                std::thread::yield_now();
+            }
+            let mut text = String::new();
+            fs::File::from(end).read_to_string(&mut text).expect("text");
+            text
+        });
+        let foreground = Foreground::new().expect("signals held back");
+        let container = plan(request).expect("a plan").start().expect("started");
+        let exit = foreground.attend(container, None, output.as_fd()).expect("attended");
+        drop(output);
+        assert_eq!(exit, Exit::Code(0));
+        assert_eq!(reader.join().expect("read"), "0123456789abcde\r\n".repeat(1024));
+    }
+    assert_eq!(before, trace());
+}
+
+#[test]
 fn privileged_a_container_is_born_into_its_cgroup() {
     let Some(_alone) = alone() else { return };
     let Ok(hierarchy) = celda::sandbox::cgroup::Hierarchy::find() else {
