@@ -142,9 +142,10 @@ pub(super) fn stdio(files: [i32; 3], owner: Option<u32>) -> Answer {
     Ok(())
 }
 
-/// Lets a user who is not root reopen a pipe by `/dev/stdout`; nothing is lost where it cannot be given.
+/// Lets a user who is not root reopen a pipe by `/dev/stdout`; nothing is lost where it cannot be given. A FIFO with a
+/// name is a file of the host's, and stays whose it is.
 fn give_pipe(fd: i32, uid: u32) {
-    if calls::facts_of(fd).is_ok_and(|facts| facts.is_kind(libc::S_IFIFO)) {
+    if calls::is_anonymous_pipe(fd) {
         let unchanged = u32::MAX;
         let _ = calls::chown(fd, c"", uid, unchanged, libc::AT_EMPTY_PATH);
     }
