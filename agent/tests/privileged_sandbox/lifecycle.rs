@@ -179,27 +179,26 @@ fn privileged_a_terminals_output_waits_for_an_output_that_does_not_block() {
         /// The smallest pipe there is: one page.
         const PIPE_BYTES: usize = 4096;
         let rootfs = Rootfs::new();
-        rootfs.file("etc/long", 0o644, &b"0123456789abcde\n".repeat(1024));
+        rootfs.file("etc/long", 0o644, &b"0123456789abcde\n".repeat(4096));
         let mut request = request(&rootfs, &spec(&["/bin/cat", "/etc/long"]));
         request.stdio = Stdio::Terminal(TerminalSize { rows: 10, columns: 20 });
         let (end, output) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
         rustix::pipe::fcntl_setpipe_size(&output, PIPE_BYTES).expect("a small pipe");
         rustix::io::ioctl_fionbio(&output, true).expect("non-blocking");
         let reader = std::thread::spawn(move || {
-            // Not before the pipe is full, so that a write must have met it.
-            while rustix::io::ioctl_fionread(&end).expect("its bytes") < PIPE_BYTES as u64 {
-                std::thread::yield_now();
+            // In small pieces, so that the pipe is full most of the time.
+            let (mut file, mut text, mut piece) = (fs::File::from(end), Vec::new(), [0; 16]);
+            while let Ok(count @ 1..) = file.read(&mut piece) {
+                text.extend_from_slice(&piece[..count]);
             }
-            let mut text = String::new();
-            fs::File::from(end).read_to_string(&mut text).expect("text");
-            text
+            String::from_utf8(text).expect("text")
         });
         let foreground = Foreground::new().expect("signals held back");
         let container = plan(request).expect("a plan").start().expect("started");
         let exit = foreground.attend(container, None, output.as_fd()).expect("attended");
         drop(output);
         assert_eq!(exit, Exit::Code(0));
-        assert_eq!(reader.join().expect("read"), "0123456789abcde\r\n".repeat(1024));
+        assert_eq!(reader.join().expect("read"), "0123456789abcde\r\n".repeat(4096));
     }
     assert_eq!(before, trace());
 }
