@@ -81,24 +81,20 @@ fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
         Step::ResetSignals { which } => child_process::reset_signals(*which),
         Step::AllProcessors => child_process::all_processors(),
         Step::Nice(value) => {
-            calls::call_plain(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, *value as usize])
-                .map(drop)
+            let arguments = [libc::PRIO_PROCESS as usize, 0, *value as usize];
+            unless_denied(calls::call_plain(libc::SYS_setpriority, arguments).map(drop))
         }
-        Step::PlainScheduler => child_process::plain_scheduler(),
-        Step::PlainIoPriority => child_process::plain_io_priority(),
+        Step::PlainScheduler => unless_denied(child_process::plain_scheduler()),
+        Step::PlainIoPriority => unless_denied(child_process::plain_io_priority()),
         Step::PlainPersonality => calls::call_plain(libc::SYS_personality, [0]).map(drop),
         Step::Umask(mask) => calls::call_plain(libc::SYS_umask, [*mask as usize]).map(drop),
         Step::OomScore { value, is_default } => {
-            match write_file(libc::AT_FDCWD, c"/proc/self/oom_score_adj", value) {
-                Err(libc::EACCES | libc::EPERM) if *is_default => Ok(()),
-                answer => answer,
-            }
+            let answer = write_file(libc::AT_FDCWD, c"/proc/self/oom_score_adj", value);
+            if *is_default { unless_denied(answer) } else { answer }
         }
         Step::Limit { resource, soft, hard, is_default, .. } => {
-            match child_process::limit(*resource, *soft, *hard) {
-                Err(libc::EPERM) if *is_default => Ok(()),
-                answer => answer,
-            }
+            let answer = child_process::limit(*resource, *soft, *hard);
+            if *is_default { unless_denied(answer) } else { answer }
         }
         Step::LoopbackUp => child_process::loopback_up(),
         Step::Hostname(name) => child_process::set_name(libc::SYS_sethostname, name),
@@ -120,6 +116,12 @@ fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
         Step::Execute(execute) => child_exec::execute(child, execute),
         mounts => child_mounts::take(child, mounts),
     }
+}
+
+/// A reset that nobody asked for and that takes a right which a user namespace's root lacks: better inherited than not
+/// started.
+fn unless_denied(answer: Answer) -> Answer {
+    if matches!(answer, Err(libc::EPERM | libc::EACCES)) { Ok(()) } else { answer }
 }
 
 /// Writes a value to an existing file: a sysctl, a label, a score.
