@@ -13,7 +13,7 @@ use super::support::{Rootfs, alone, finish, request, run, spec, trace};
 /// `/dev/kmsg`: a device that every machine has a driver for, and no container may open.
 const LOG: (u32, u32) = (1, 11);
 
-fn group(name: &str) -> CgroupDir {
+pub(crate) fn group(name: &str) -> CgroupDir {
     let hierarchy = Hierarchy::find().expect("cgroup v2");
     let id = format!("devices-{}-{name}", std::process::id());
     hierarchy.create(&id, &LinuxResources::default()).expect("a cgroup")

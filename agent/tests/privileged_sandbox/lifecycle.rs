@@ -101,7 +101,7 @@ fn privileged_kill_ends_a_container() {
 }
 
 /// Reads a terminal until its end.
-fn read_terminal(master: std::os::fd::BorrowedFd<'_>) -> String {
+pub(crate) fn read_terminal(master: std::os::fd::BorrowedFd<'_>) -> String {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     while text.len() < OUTPUT_BYTES_MAX {

@@ -3,12 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use celda::sandbox::{Exit, SandboxError, plan};
+use celda::sandbox::{Exit, SandboxError, Stdio, TerminalSize, plan};
 use serde_json::json;
 
 use super::support::{Rootfs, alone, finish, request, run, spec, trace, try_run};
 
-/// CVE-2025-31133, CVE-2025-52565, CVE-2025-52881: mounts, masks and sysctls through links of the image.
+/// CVE-2025-52881 and its kin: mounts and sysctls through links of the image.
 #[test]
 fn privileged_symlinked_dev_and_proc_stay_inside() {
     let Some(_alone) = alone() else { return };
@@ -26,6 +26,107 @@ fn privileged_symlinked_dev_and_proc_stay_inside() {
         assert_eq!((text.as_str(), exit), ("0\nok\n", Exit::Code(0)), "{name}");
         assert_eq!(fs::read_dir(&outside).expect("there").count(), 0, "{name} reached the host");
     }
+}
+
+/// A directory bound on `/dev`, with the null device, and a file outside of the container.
+struct BoundDev {
+    host: tempfile::TempDir,
+}
+
+impl BoundDev {
+    fn new() -> Self {
+        let host = tempfile::tempdir().expect("a directory");
+        fs::create_dir(host.path().join("dev")).expect("mkdir");
+        fs::create_dir(host.path().join("dev/pts")).expect("mkdir");
+        fs::write(host.path().join("victim"), "untouched").expect("write");
+        Self { host }
+    }
+
+    fn null(&self) {
+        let mode = rustix::fs::Mode::from_raw_mode(0o666);
+        let (path, device) = (self.host.path().join("dev/null"), rustix::fs::makedev(1, 3));
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::CharacterDevice, mode, device)
+            .expect("mknod");
+    }
+
+    /// A link that leads to the file outside, on the host and in the container alike.
+    fn link(&self, name: &str) {
+        symlink(self.host.path().join("victim"), self.host.path().join("dev").join(name)).expect("symlink");
+    }
+
+    /// A spec with it on `/dev`, and the file outside where the link looks for it.
+    fn spec(&self, rootfs: &Rootfs, arguments: &[&str]) -> serde_json::Value {
+        let inside = rootfs.path().join(self.host.path().strip_prefix("/").expect("absolute"));
+        fs::create_dir_all(&inside).expect("mkdir");
+        fs::write(inside.join("victim"), "inside").expect("write");
+        let mut spec = spec(arguments);
+        let mounts = spec["mounts"].as_array_mut().expect("a list");
+        mounts.retain(|mount| mount["destination"] != "/dev");
+        mounts.insert(
+            0,
+            json!({"destination": "/dev", "source": self.host.path().join("dev"), "options": ["bind"]}),
+        );
+        spec
+    }
+
+    fn assert_untouched(&self) {
+        let victim = self.host.path().join("victim");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("proc");
+        assert!(!mounts.contains(victim.to_str().expect("utf-8")), "mounted on: {mounts}");
+        assert_eq!(fs::read_to_string(victim).expect("there"), "untouched");
+    }
+}
+
+/// CVE-2025-31133: masks are copies of `/dev/null`, which another container may have made a link.
+#[test]
+fn privileged_a_link_for_the_null_device_masks_nothing() {
+    let Some(_alone) = alone() else { return };
+    let before = trace();
+    for link in [true, false] {
+        let (dev, rootfs) = (BoundDev::new(), Rootfs::new());
+        if link {
+            dev.link("null");
+        } else {
+            fs::write(dev.host.path().join("dev/null"), "no device").expect("write");
+        }
+        let error =
+            try_run(&rootfs, &dev.spec(&rootfs, &["/bin/cat", "/proc/keys"])).expect_err("no null device");
+        assert!(error.to_string().starts_with("open /dev/null for masks"), "{error}");
+        dev.assert_untouched();
+    }
+    let (dev, rootfs) = (BoundDev::new(), Rootfs::new());
+    dev.null();
+    let mut request = request(&rootfs, &dev.spec(&rootfs, &["/bin/cat", "/proc/keys", "/proc/timer_list"]));
+    request.cgroup = Some(super::devices::group("null"));
+    let answer = finish(plan(request).expect("a plan").start().expect("started"));
+    assert_eq!(answer, (String::new(), Exit::Code(0)));
+    assert_eq!(before, trace());
+}
+
+/// CVE-2025-52565: the terminal is mounted on `/dev/console`, which another container may have made a link.
+#[test]
+fn privileged_a_link_for_the_console_is_not_followed() {
+    let Some(_alone) = alone() else { return };
+    let before = trace();
+    {
+        let (dev, rootfs) = (BoundDev::new(), Rootfs::new());
+        dev.null();
+        dev.link("console");
+        let inside = format!("{}/victim", dev.host.path().display());
+        let script = format!("test -f {inside} && cat {inside} && echo; readlink /proc/self/fd/0");
+        let mut request = request(&rootfs, &dev.spec(&rootfs, &["/bin/sh", "-c", &script]));
+        request.stdio = Stdio::Terminal(TerminalSize { rows: 10, columns: 20 });
+        match plan(request).expect("a plan").start() {
+            Ok(container) => {
+                let text = super::lifecycle::read_terminal(container.terminal().expect("a terminal"));
+                assert_eq!(container.wait().expect("wait"), Exit::Code(0), "{text}");
+                assert_eq!(text, "inside\n/dev/pts/0\n", "nothing is mounted behind the link");
+            }
+            Err(error) => assert!(error.to_string().starts_with("open a terminal"), "{error}"),
+        }
+        dev.assert_untouched();
+    }
+    assert_eq!(before, trace());
 }
 
 /// CVE-2024-21626: a working directory through a descriptor of the runtime.
