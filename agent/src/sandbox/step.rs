@@ -214,6 +214,11 @@ pub(crate) enum Step {
         program: Vec<BpfInstruction>,
     },
     CloseFiles,
+    /// The steps after this one are taken twice: by the program's process, which may take the terminal on standard
+    /// input as its own, and by its reaper.
+    Fork {
+        terminal: bool,
+    },
     Execute(Execute),
 }
 
@@ -230,10 +235,6 @@ pub(crate) struct Execute {
     pub(crate) helper: Slot,
     /// The pipe on which the helper tells that it could not execute the program.
     pub(crate) verdict: Slot,
-    /// Run the reaper as process 1.
-    pub(crate) init: bool,
-    /// The program under a reaper takes the terminal on standard input as its own.
-    pub(crate) terminal: bool,
 }
 
 impl Step {
@@ -298,10 +299,8 @@ impl fmt::Display for Step {
                 write!(f, "load the seccomp filter ({} instructions)", program.len())
             }
             Self::CloseFiles => write!(f, "close all other files at execve"),
-            Self::Execute(execute) => {
-                let reaper = if execute.init { " under a reaper" } else { "" };
-                write!(f, "execute {}{reaper}", execute.arguments)
-            }
+            Self::Fork { .. } => write!(f, "fork the program off its reaper"),
+            Self::Execute(execute) => write!(f, "execute {}", execute.arguments),
             mounts => mounts.fmt_mounts(f),
         }
     }

@@ -29,6 +29,10 @@ impl Slots<'_> {
 /// Everything the child looks at; it lives in the parent's frame.
 pub(super) struct Child<'a> {
     pub(super) steps: &'a [Step],
+    /// Which of them is next.
+    pub(super) next: usize,
+    /// The program's process, in the reaper; 0 elsewhere.
+    pub(super) program: i32,
     pub(super) slots: Slots<'a>,
     pub(super) report: &'a Report,
     /// Lowest address and size of the stack for the program under a reaper.
@@ -42,7 +46,7 @@ pub(super) struct Child<'a> {
 }
 
 /// The exit status of a child that failed; nobody looks at it, the report says more.
-const FAILED: i32 = 125;
+pub(super) const FAILED: i32 = 125;
 
 /// The child's first function, on a stack of its own.
 ///
@@ -50,16 +54,19 @@ const FAILED: i32 = 125;
 /// `child` points to a [`Child`] that nobody else touches until this process has executed or exited.
 pub(super) unsafe extern "C" fn run(child: *mut c_void) -> ! {
     // SAFETY: the caller's promise: exclusive until we execute or exit, and the parent keeps it alive so long.
-    let child = unsafe { &mut *child.cast::<Child<'_>>() };
+    walk(unsafe { &mut *child.cast::<Child<'_>>() })
+}
+
+/// Takes the steps from [`Child::next`] on; the last one does not come back.
+pub(super) fn walk(child: &mut Child<'_>) -> ! {
     let steps = child.steps;
-    let mut index = 0;
-    for step in steps {
-        child.report.begin(index);
+    while let Some(step) = steps.get(child.next) {
+        child.report.begin(child.next as u32);
+        child.next = child.next.wrapping_add(1);
         if let Err(errno) = take(child, step) {
             child.report.fail(errno);
-            calls::exit(FAILED);
+            break;
         }
-        index = index.wrapping_add(1);
     }
     calls::exit(FAILED)
 }
@@ -113,6 +120,7 @@ fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
         Step::DieWithCaller => child_process::die_with_caller(),
         Step::Seccomp { program } => child_process::seccomp(program),
         Step::CloseFiles => child_process::close_files(),
+        Step::Fork { terminal } => child_exec::fork(child, *terminal),
         Step::Execute(execute) => child_exec::execute(child, execute),
         mounts => child_mounts::take(child, mounts),
     }

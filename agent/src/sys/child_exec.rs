@@ -2,18 +2,18 @@
 //!
 //! ```text
 //! without a reaper:  child -> execve program, or execveat helper -> execve program (see child_guard)
-//! with a reaper:     child = process 1 --vfork--> program (a session of its own) -> execve program
-//!                      `-- once that has worked: execveat reaper, from its sealed memory file
+//! with a reaper:     child = process 1 --vfork--> program (a session of its own), further steps -> execve program
+//!                      `-- once that has worked: the same steps -> execveat reaper, from its sealed memory file
 //! ```
-//! For the moment between the two, the program runs beside a process 1 that still has the runtime's memory. That is
-//! out of its reach: the memory is non-dumpable, so only CAP_SYS_PTRACE over the host could look into it.
+//! For the moment between the two, the program runs beside a process 1 that still has the runtime's memory, and may
+//! have more rights than the program. Both are out of its reach: the memory is non-dumpable, so only CAP_SYS_PTRACE over
+//! the host could look into it, and every signal is blocked.
 
 use std::ffi::{CStr, c_void};
 
-use super::child_guard::Way;
-
 use super::calls::{self, Answer, Errno, call};
-use super::child::Child;
+use super::child::{Child, FAILED, walk};
+use super::child_guard::Way;
 use super::clone3::vfork;
 use super::report::{
     DETAIL_AGENT, DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, MESSAGE_BYTES_MAX, Report,
@@ -21,30 +21,59 @@ use super::report::{
 use super::{child_guard, child_process};
 use crate::sandbox::step::Execute;
 
-/// The exit status of a program's process that could not execute; the report says more.
-const FAILED: i32 = 127;
 /// Room for `celda-init` 's one argument: a pid in decimal and its end.
 const PID_TEXT_BYTES: usize = 12;
 
-/// Executes the program, or makes it a child of a reaper and executes the reaper.
+/// Makes the program's process, which goes on with the next step and executes the program, and then goes on with the
+/// same step as its reaper.
+pub(super) fn fork(child: &mut Child<'_>, terminal: bool) -> Answer {
+    let (next, stack) = (child.next, child.second_stack);
+    let entry = if terminal { run_with_terminal } else { run_program };
+    let argument = (&raw mut *child).cast::<c_void>();
+    // SAFETY: the second stack is nobody else's, and `child` outlives this frame, which waits (CLONE_VFORK) until the
+    // new process has executed or exited.
+    let pid = unsafe { vfork(stack, entry, argument) }?;
+    if child.report.errno() != 0 {
+        calls::exit(FAILED); // the program's process has told what failed
+    }
+    child.next = next;
+    child.program = pid;
+    Ok(())
+}
+
+unsafe extern "C" fn run_program(child: *mut c_void) -> ! {
+    // SAFETY: `fork` passes a `Child` that nobody else touches until this process has executed or exited.
+    let child = unsafe { &mut *child.cast::<Child<'_>>() };
+    match calls::call_plain(libc::SYS_setsid, []) {
+        Ok(_) => walk(child),
+        Err(errno) => fail(child, errno),
+    }
+}
+
+unsafe extern "C" fn run_with_terminal(child: *mut c_void) -> ! {
+    // SAFETY: as in `run_program`.
+    let child = unsafe { &mut *child.cast::<Child<'_>>() };
+    match calls::call_plain(libc::SYS_setsid, []).and_then(|_| child_process::take_terminal(0)) {
+        Ok(()) => walk(child),
+        Err(errno) => fail(child, errno),
+    }
+}
+
+fn fail(child: &Child<'_>, errno: Errno) -> ! {
+    child.report.fail(errno);
+    calls::exit(FAILED)
+}
+
+/// Executes the program, or the reaper in its process.
 pub(super) fn execute(child: &mut Child<'_>, execute: &Execute) -> Answer {
     let apart =
         Apart { helper: child.slots.get(execute.helper)?, verdict: child.slots.get(execute.verdict)? };
-    let program =
-        Program { execute, report: child.report, agent: child.agent, apart, terminal: execute.terminal };
-    if !execute.init {
-        child_process::unblock_signals()?;
-        return Err(try_candidates(&program));
+    if child.program != 0 {
+        child.report.set_detail(DETAIL_REAPER);
+        return Err(execute_reaper(apart.helper, child.program));
     }
-    let argument = (&raw const program).cast_mut().cast::<c_void>();
-    // SAFETY: the second stack is nobody else's, and `program` lives in this frame, which waits (CLONE_VFORK)
-    // until the new process has executed or exited.
-    let pid = unsafe { vfork(child.second_stack, run_program, argument) }?;
-    if child.report.errno() != 0 {
-        return Err(child.report.errno());
-    }
-    child.report.set_detail(DETAIL_REAPER);
-    Err(execute_reaper(program.apart.helper, pid))
+    child_process::unblock_signals()?;
+    Err(try_candidates(&Program { execute, report: child.report, agent: child.agent, apart }))
 }
 
 /// What it takes to execute a program apart from the runtime's memory.
@@ -56,35 +85,12 @@ struct Apart {
     verdict: i32,
 }
 
-/// What the program's process needs, which may have a reaper for a parent.
+/// The program, and how it is executed.
 struct Program<'a> {
     execute: &'a Execute,
     report: &'a Report,
     agent: (u32, u32, u64),
     apart: Apart,
-    /// Standard input is a terminal that becomes this process's own.
-    terminal: bool,
-}
-
-unsafe extern "C" fn run_program(program: *mut c_void) -> ! {
-    // SAFETY: `execute` passes a `Program` that lives until this process has executed or exited.
-    let program = unsafe { &*program.cast_const().cast::<Program<'_>>() };
-    program.report.fail(start_program(program));
-    calls::exit(FAILED)
-}
-
-fn start_program(program: &Program<'_>) -> Errno {
-    let prepare = || -> Answer {
-        calls::call_plain(libc::SYS_setsid, [])?;
-        if program.terminal {
-            child_process::take_terminal(0)?;
-        }
-        child_process::unblock_signals()
-    };
-    match prepare() {
-        Ok(()) => try_candidates(program),
-        Err(errno) => errno,
-    }
 }
 
 /// `int execveat(fd, "", {"celda-init", PID}, {}, AT_EMPTY_PATH)`, see execveat(2).

@@ -75,6 +75,31 @@ fn privileged_the_reaper_reaps_forwards_and_ends_with_the_program() {
     assert_eq!(exit, Exit::Code(9), "{text}");
 }
 
+/// The filter is the reaper's as well as the program's, and neither of them needs to fork.
+#[test]
+fn privileged_the_reaper_needs_no_right_to_fork() {
+    let Some(_alone) = alone() else { return };
+    let rootfs = Rootfs::new();
+    let profile = serde_json::from_value(json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["clone", "clone3", "fork", "vfork"], "action": "SCMP_ACT_ERRNO"}]
+    }));
+    let profile: oci_spec::runtime::LinuxSeccomp = profile.expect("a profile");
+    for no_new_privileges in [true, false] {
+        // Without a process of its own; the reaper loads the filter when the program runs already.
+        let script = "while :; do while read name value; do [ \"$name$value\" = Seccomp:2 ] && echo both && exit; \
+                      done < /proc/1/status; done";
+        let mut spec = spec(&["/bin/busybox", "sh", "-c", script]);
+        spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        let mut request = request(&rootfs, &spec);
+        request.init = true;
+        let arch = celda::sandbox::seccomp::Arch::host();
+        request.seccomp = Some(celda::sandbox::seccomp::compile(&profile, arch).expect("compiles"));
+        let (text, exit) = finish(plan(request).expect("a plan").start().expect("started"));
+        assert_eq!((text.as_str(), exit), ("both\n", Exit::Code(0)));
+    }
+}
+
 #[test]
 fn privileged_a_signal_of_the_program_is_the_reapers_status() {
     let Some(_alone) = alone() else { return };

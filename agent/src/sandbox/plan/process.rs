@@ -1,7 +1,7 @@
 //! The process itself: limits, identity, capabilities, filter, program.
 //!
 //! ```text
-//! limits -> [filter] -> bounding set -> ids -> capability sets -> [no_new_privs -> filter] -> execve
+//! limits -> [fork, filter] -> bounding set -> ids -> capability sets -> [no_new_privs -> fork, filter] -> execve
 //! ```
 //! Without `no_new_privs` loading a filter takes CAP_SYS_ADMIN, so it comes before capabilities are dropped.
 
@@ -57,12 +57,18 @@ pub(super) fn plan(
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
     let filter = program.seccomp.take();
     let (early, late) = if no_new_privileges { (None, filter) } else { (filter, None) };
+    // As late as may be, so that the reaper has as little left to give up, but before the filter, which may forbid it.
+    let fork = || program.init.then_some(Step::Fork { terminal: program.terminal });
     if let Some(program) = early {
+        draft.steps.extend(fork());
         draft.step(Step::Seccomp { program });
     }
     plan_identity(draft, spec, process, namespaces)?;
     if no_new_privileges {
         draft.step(Step::NoNewPrivileges);
+    }
+    if !draft.steps.iter().any(|step| matches!(step, Step::Fork { .. })) {
+        draft.steps.extend(fork());
     }
     if let Some(program) = late {
         draft.step(Step::Seccomp { program });
@@ -163,7 +169,7 @@ fn resource(kind: PosixRlimitType) -> (&'static str, u32) {
 }
 
 fn execute(process: &Process, program: &Program) -> Result<Execute> {
-    let Program { helper, verdict, init, terminal, .. } = *program;
+    let Program { helper, verdict, .. } = *program;
     let arguments = process.args().as_deref().unwrap_or_default();
     let Some(program) = arguments.first().filter(|program| !program.is_empty()) else {
         let why = "no program to run: the image names none; give one after the image's name";
@@ -177,7 +183,7 @@ fn execute(process: &Process, program: &Program) -> Result<Execute> {
     let candidates = candidates(program, environment)?;
     let arguments = strings("process.args", arguments)?;
     let (apart, environment) = (LateStrings::before(&arguments), strings("process.env", environment)?);
-    Ok(Execute { candidates, arguments, environment, apart, helper, verdict, init, terminal })
+    Ok(Execute { candidates, arguments, environment, apart, helper, verdict })
 }
 
 /// The paths that a program's name may mean, in the order of `PATH`, as execvp(3) does it.
