@@ -4,6 +4,7 @@ use std::io;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
 
 use super::error::{Result, SandboxError};
@@ -57,53 +58,39 @@ pub(super) fn discard(spawned: &Spawned) {
 }
 
 fn hint(step: &Step, errno: i32) -> &'static str {
-    match (step, errno) {
-        (Step::Place { .. }, libc_errno::ENOTDIR) => "; is one side a directory and the other a file?",
-        (Step::Place { .. } | Step::WorkingDirectory { .. }, libc_errno::EROFS) => {
+    match (step, Errno::from_raw_os_error(errno)) {
+        (Step::Place { .. }, Errno::NOTDIR) => "; is one side a directory and the other a file?",
+        (Step::Place { .. } | Step::WorkingDirectory { .. }, Errno::ROFS) => {
             "; the mountpoint is missing and the root cannot be written: give the root a writable upper layer"
         }
-        (Step::Place { .. }, libc_errno::ENOENT) => "; a symlink on the way leads nowhere",
-        (Step::Limit { .. }, libc_errno::EPERM) => "; raising a hard limit needs CAP_SYS_RESOURCE",
-        (Step::Seccomp { .. }, libc_errno::EACCES) => "; without no_new_privs this needs CAP_SYS_ADMIN",
-        (Step::NewFilesystem { .. }, libc_errno::ENODEV) => "; this kernel has no such filesystem",
-        (Step::WorkingDirectory { .. }, libc_errno::ENOTDIR) => "; it is not a directory",
+        (Step::Place { .. }, Errno::NOENT) => "; a symlink on the way leads nowhere",
+        (Step::Limit { .. }, Errno::PERM) => "; raising a hard limit needs CAP_SYS_RESOURCE",
+        (Step::Seccomp { .. }, Errno::ACCESS) => "; without no_new_privs this needs CAP_SYS_ADMIN",
+        (Step::NewFilesystem { .. }, Errno::NODEV) => "; this kernel has no such filesystem",
+        (Step::WorkingDirectory { .. }, Errno::NOTDIR) => "; it is not a directory",
         _ => "",
     }
-}
-
-/// Errnos that are told apart here, by their numbers on Linux (asm-generic/errno-base.h), the same on both arches.
-mod libc_errno {
-    pub(super) const EPERM: i32 = 1;
-    pub(super) const ENOENT: i32 = 2;
-    pub(super) const E2BIG: i32 = 7;
-    pub(super) const ENOEXEC: i32 = 8;
-    pub(super) const EACCES: i32 = 13;
-    pub(super) const ENODEV: i32 = 19;
-    pub(super) const ENOTDIR: i32 = 20;
-    pub(super) const EROFS: i32 = 30;
 }
 
 fn execution(errno: i32, detail: u32, head: &[u8], program: &str) -> SandboxError {
     let program = program.to_owned();
     let denied = |why: String| SandboxError::CannotExecute { program: program.clone(), why };
-    match errno {
+    match Errno::from_raw_os_error(errno) {
         _ if detail == DETAIL_AGENT => {
             denied("leads to the runtime's own executable, which no container may run".to_owned())
         }
-        libc_errno::ENOENT | libc_errno::ENOTDIR if detail == DETAIL_INTERPRETER => {
-            denied(missing_interpreter(head))
-        }
-        libc_errno::ENOENT | libc_errno::ENOTDIR => {
+        Errno::NOENT | Errno::NOTDIR if detail == DETAIL_INTERPRETER => denied(missing_interpreter(head)),
+        Errno::NOENT | Errno::NOTDIR => {
             let place = if program.contains('/') { "no such file in the image" } else { "not found in PATH" };
             SandboxError::NotFound { program, why: place.to_owned() }
         }
-        libc_errno::EACCES if detail == DETAIL_DIRECTORY => denied("is a directory".to_owned()),
-        libc_errno::EACCES => denied(
+        Errno::ACCESS if detail == DETAIL_DIRECTORY => denied("is a directory".to_owned()),
+        Errno::ACCESS => denied(
             "permission denied: it lacks the execute bit for this user, or lies on a noexec mount".to_owned(),
         ),
-        libc_errno::ENOEXEC => denied(wrong_format(head)),
-        libc_errno::E2BIG => denied("arguments and environment are too long for execve".to_owned()),
-        errno => denied(io::Error::from_raw_os_error(errno).to_string()),
+        Errno::NOEXEC => denied(wrong_format(head)),
+        Errno::TOOBIG => denied("arguments and environment are too long for execve".to_owned()),
+        errno => denied(io::Error::from(errno).to_string()),
     }
 }
 

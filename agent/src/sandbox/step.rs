@@ -70,9 +70,7 @@ pub(crate) enum Step {
         go: Slot,
         writer: Slot,
     },
-    AssumeRoot {
-        groups: bool,
-    },
+    AssumeRoot,
     Join {
         kind: &'static str,
         flag: i32,
@@ -204,7 +202,7 @@ pub(crate) enum Step {
     Identity {
         uid: u32,
         gid: u32,
-        groups: Option<Vec<u32>>,
+        groups: Vec<u32>,
     },
     Capabilities(CapabilityMasks),
     NoNewPrivileges,
@@ -254,7 +252,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AwaitIdMap { .. } => write!(f, "wait for the id maps of the user namespace"),
-            Self::AssumeRoot { .. } => write!(f, "become root of the user namespace"),
+            Self::AssumeRoot => write!(f, "become root of the user namespace"),
             Self::Join { kind, .. } => write!(f, "join the {kind} namespace"),
             Self::Unshare { what, .. } => write!(f, "new namespaces: {what}"),
             Self::TimeOffsets(lines) => write!(f, "set clock offsets {}", lines.to_string_lossy().trim_end()),
@@ -282,11 +280,7 @@ impl fmt::Display for Step {
             Self::Stdio { .. } => write!(f, "set standard input, output and error"),
             Self::BoundingSet { keep } => write!(f, "bound capabilities to {keep:#x}"),
             Self::Identity { uid, gid, groups } => {
-                write!(f, "set user {uid}, group {gid}, additional groups ")?;
-                match groups {
-                    Some(groups) => write!(f, "{groups:?}"),
-                    None => write!(f, "unchanged"),
-                }
+                write!(f, "set user {uid}, group {gid}, additional groups {groups:?}")
             }
             Self::Capabilities(masks) => write!(
                 f,

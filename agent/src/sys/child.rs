@@ -77,7 +77,7 @@ fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
         Step::AwaitIdMap { ready, go, writer } => {
             child_process::await_id_map(slots.get(*ready)?, slots.get(*go)?, slots.get(*writer)?)
         }
-        Step::AssumeRoot { groups } => child_process::assume_root(*groups),
+        Step::AssumeRoot => child_process::assume_root(),
         Step::Join { flag, from, .. } => {
             calls::call_plain(libc::SYS_setns, [slots.get(*from)? as usize, *flag as usize]).map(drop)
         }
@@ -114,7 +114,7 @@ fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
             child_process::stdio(files, *owner)
         }
         Step::BoundingSet { keep } => child_process::bound_capabilities(*keep),
-        Step::Identity { uid, gid, groups } => child_process::identity(*uid, *gid, groups.as_deref()),
+        Step::Identity { uid, gid, groups } => child_process::identity(*uid, *gid, groups),
         Step::Capabilities(masks) => child_process::capabilities(*masks),
         Step::NoNewPrivileges => child_process::no_new_privileges(),
         Step::DieWithCaller => child_process::die_with_caller(),

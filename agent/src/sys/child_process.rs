@@ -28,10 +28,8 @@ pub(super) fn await_id_map(ready: i32, go: i32, writer: i32) -> Answer {
 }
 
 /// Takes id 0 of the user namespace, so that what is made from here on belongs to its root.
-pub(super) fn assume_root(groups: bool) -> Answer {
-    if groups {
-        call_plain(libc::SYS_setgroups, [0, 0])?;
-    }
+pub(super) fn assume_root() -> Answer {
+    call_plain(libc::SYS_setgroups, [0, 0])?;
     call_plain(libc::SYS_setresgid, [0, 0, 0])?;
     call_plain(libc::SYS_setresuid, [0, 0, 0])?;
     Ok(())
@@ -167,12 +165,10 @@ pub(super) fn bound_capabilities(keep: u64) -> Answer {
 }
 
 /// `setgroups`, `setresgid`, `setresuid` as raw syscalls (of this thread alone), permitted capabilities kept.
-pub(super) fn identity(uid: u32, gid: u32, groups: Option<&[u32]>) -> Answer {
+pub(super) fn identity(uid: u32, gid: u32, groups: &[u32]) -> Answer {
     calls::prctl(libc::PR_SET_KEEPCAPS, [1, 0])?;
-    if let Some(groups) = groups {
-        // SAFETY: `groups` is readable for its length; gid_t is 32 bits on both arches.
-        unsafe { call(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize]) }?;
-    }
+    // SAFETY: `groups` is readable for its length; gid_t is 32 bits on both arches.
+    unsafe { call(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize]) }?;
     let (uid, gid) = (uid as usize, gid as usize);
     call_plain(libc::SYS_setresgid, [gid, gid, gid])?;
     call_plain(libc::SYS_setresuid, [uid, uid, uid])?;

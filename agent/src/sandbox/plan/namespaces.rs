@@ -242,7 +242,7 @@ fn plan_user(draft: &mut Draft, linux: &Linux) -> Result<()> {
     let (ready, go) = (draft.open(Open::Ready), draft.open(Open::Go));
     let writer = draft.open(Open::GoWriter);
     draft.step(Step::AwaitIdMap { ready, go, writer });
-    draft.step(Step::AssumeRoot { groups: true });
+    draft.step(Step::AssumeRoot);
     Ok(())
 }
 

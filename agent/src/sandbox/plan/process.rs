@@ -119,7 +119,7 @@ fn plan_identity(draft: &mut Draft, spec: &Spec, process: &Process, namespaces: 
         check_mapped("process.user.additionalGids", gids, &groups)?;
     }
     draft.step(Step::BoundingSet { keep: masks.bounding });
-    draft.step(Step::Identity { uid: user.uid(), gid: user.gid(), groups: Some(groups) });
+    draft.step(Step::Identity { uid: user.uid(), gid: user.gid(), groups });
     draft.step(Step::Capabilities(masks));
     Ok(())
 }
