@@ -150,6 +150,8 @@ pub(crate) enum Step {
         what: String,
         at: Target,
         propagation: u64,
+        /// Known to be a directory: its kind need not be asked.
+        is_directory: bool,
     },
     OpenNull {
         into: Slot,

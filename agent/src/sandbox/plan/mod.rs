@@ -64,7 +64,12 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
     draft.step(Step::Propagation { flags: host, name: "private" });
     let (prepared, mut known) = mounts::prepare(&mut draft, spec, &namespaces)?;
     let bound = match known.devices {
-        Some(within) => devices::fill(&mut draft, spec, &namespaces, within, known.pts.is_some())?,
+        Some(within) => {
+            for name in std::mem::take(&mut known.below_devices) {
+                draft.step(Step::MakeDirectory { within, name });
+            }
+            devices::fill(&mut draft, spec, &namespaces, within, known.pts.is_some())?
+        }
         None => Vec::new(),
     };
     let empty = mounts::prepare_empty(&mut draft, linux);
