@@ -1,11 +1,15 @@
-//! Process 1 of a container with `--init`: forwards signals to the program, reaps orphans, ends as the program ended.
+//! What the runtime executes inside of a container, from a sealed memory file, in two roles.
 //!
 //! ```text
-//! celda-init PID       every signal is blocked since before execve, so none is lost
+//! celda-init PID                   process 1 of a container with `--init`: forwards signals, reaps orphans, ends as
+//!                                  the program ended; every signal is blocked since before execve, so none is lost
 //!   loop: reap all; the program's end is our end | wait for a signal; forward it
+//!
+//! celda-exec FD PATH ARGV...       executes PATH in its own place: /proc/self/exe is this file until then, and
+//!   execve, or errno -> FD         not the runtime's
 //! ```
 //!
-//! It stands alone: no standard library, no C library, four syscalls. The sandbox runs it from a sealed memory file.
+//! It stands alone: no standard library, no C library, a few syscalls.
 #![no_std]
 #![no_main]
 
@@ -13,17 +17,25 @@ use core::arch::{asm, naked_asm};
 
 #[cfg(target_arch = "x86_64")]
 mod number {
+    pub(crate) const CLOSE: usize = 3;
+    pub(crate) const EXECVE: usize = 59;
     pub(crate) const EXIT_GROUP: usize = 231;
+    pub(crate) const FCNTL: usize = 72;
     pub(crate) const KILL: usize = 62;
     pub(crate) const RT_SIGTIMEDWAIT: usize = 128;
     pub(crate) const WAIT4: usize = 61;
+    pub(crate) const WRITE: usize = 1;
 }
 #[cfg(target_arch = "aarch64")]
 mod number {
+    pub(crate) const CLOSE: usize = 57;
+    pub(crate) const EXECVE: usize = 221;
     pub(crate) const EXIT_GROUP: usize = 94;
+    pub(crate) const FCNTL: usize = 25;
     pub(crate) const KILL: usize = 129;
     pub(crate) const RT_SIGTIMEDWAIT: usize = 137;
     pub(crate) const WAIT4: usize = 260;
+    pub(crate) const WRITE: usize = 64;
 }
 
 const EINTR: isize = -4;
@@ -31,7 +43,16 @@ const SIGCHLD: isize = 17;
 const WNOHANG: usize = 1;
 /// Bytes of the kernel's signal set.
 const SIGNAL_SET_BYTES: usize = 8;
-/// A status for what cannot happen: no argument, or a program that is not our child.
+/// `F_SETFD` and `FD_CLOEXEC` of fcntl(2).
+const SET_FLAGS: usize = 2;
+const CLOSE_AT_EXECVE: usize = 1;
+/// The seventh letter of this program's name tells its role.
+const ROLE_AT: usize = 6;
+/// Words of argv before those of the program: name, descriptor, path.
+const OWN_WORDS: usize = 3;
+/// A status that nobody looks at: the errno says more.
+const NOT_EXECUTED: usize = 127;
+/// A status for what none of ours asks for: no argument, or no role.
 const BROKEN: usize = 125;
 
 /// `long syscall(number, ...)`.
@@ -69,8 +90,17 @@ extern "C" fn _start() -> ! {
 /// `stack` is the initial stack of a process: argc, the pointers of argv, a null.
 unsafe extern "C" fn main(stack: *const usize) -> ! {
     // SAFETY: argc is the first word.
-    if unsafe { *stack } < 2 {
+    let count = unsafe { *stack };
+    if count < 2 {
         exit(BROKEN);
+    }
+    // SAFETY: argc is at least 2, so argv[0] is a string; its letters are looked at up to its end.
+    match unsafe { letter(*stack.add(1) as *const u8, ROLE_AT) } {
+        b'i' => {}
+        // SAFETY: argc is above 3, as the function wants it.
+        b'e' if count > OWN_WORDS => unsafe { execute(stack, count) },
+        // Executed by a file of the container that names `/proc/self/exe`.
+        _ => exit(BROKEN),
     }
     // SAFETY: argc is at least 2, so argv[1], the third word, is a string that ends with a zero byte.
     let program = unsafe { decimal(*stack.add(2) as *const u8) };
@@ -82,6 +112,46 @@ unsafe extern "C" fn main(stack: *const usize) -> ! {
             unsafe { call(number::KILL, program as usize, signal as usize, 0, 0) };
         }
     }
+}
+
+/// The letter at a place, or 0 where the text is shorter.
+///
+/// # Safety
+/// `text` ends with a zero byte.
+unsafe fn letter(mut text: *const u8, place: usize) -> u8 {
+    for _ in 0..place {
+        // SAFETY: not past the zero byte.
+        if unsafe { *text } == 0 {
+            return 0;
+        }
+        // SAFETY: the byte just read was not the last one.
+        text = unsafe { text.add(1) };
+    }
+    // SAFETY: at most at the zero byte.
+    unsafe { *text }
+}
+
+/// `int execve(path, argv, envp)`, see execve(2); the errno goes to the descriptor, which closes by success.
+///
+/// # Safety
+/// `stack` is the initial stack of a process with `count`, above 3, words in argv.
+unsafe fn execute(stack: *const usize, count: usize) -> ! {
+    // SAFETY: argv[1] is a string; argv begins at the second word, and after its null comes envp.
+    let (fd, path, arguments, environment) = unsafe {
+        let fd = decimal(*stack.add(2) as *const u8) as usize;
+        (fd, *stack.add(3), stack.add(1 + OWN_WORDS), stack.add(1 + count + 1))
+    };
+    // SAFETY: fcntl and close take numbers only; path is a string and both arrays end with a null.
+    let answer = unsafe {
+        if call(number::FCNTL, fd, SET_FLAGS, CLOSE_AT_EXECVE, 0) < 0 {
+            call(number::CLOSE, fd, 0, 0, 0); // a filter's word: rather no answer than a descriptor in the program
+        }
+        call(number::EXECVE, path, arguments as usize, environment as usize, 0)
+    };
+    let errno = -(answer as i32);
+    // SAFETY: `errno` is readable for its four bytes.
+    unsafe { call(number::WRITE, fd, (&raw const errno) as usize, size_of::<i32>(), 0) };
+    exit(NOT_EXECUTED)
 }
 
 /// # Safety

@@ -1,8 +1,10 @@
 //! A child's report to an error that a user can act on, by Docker's rule of exit statuses.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
 
 use super::error::{Result, SandboxError};
@@ -10,11 +12,21 @@ use super::step::Step;
 use crate::sys::{DETAIL_AGENT, DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, Report, Spawned};
 
 /// Answers the child's failure, after reaping it; nothing when its program runs.
-pub(super) fn check(steps: &[Step], report: &Report, program: &str, spawned: &Spawned) -> Result<()> {
+pub(super) fn check(
+    steps: &[Step],
+    report: &Report,
+    program: &str,
+    spawned: &Spawned,
+    verdict: Option<OwnedFd>,
+) -> Result<()> {
     let Some(step) = steps.get(report.step()) else { return Ok(()) };
     let errno = report.errno();
     if errno == 0 && step.is_last() {
-        return Ok(());
+        let late = if report.is_apart() { verdict.and_then(late) } else { None };
+        let Some(errno) = late else { return Ok(()) };
+        let _ = rustix::process::waitid(WaitId::PidFd(spawned.pidfd.as_fd()), WaitIdOptions::EXITED);
+        // The helper is told of files that are there, so what is missing is an interpreter.
+        return Err(execution(errno, DETAIL_INTERPRETER, &report.message(), program));
     }
     let _ = rustix::process::waitid(WaitId::PidFd(spawned.pidfd.as_fd()), WaitIdOptions::EXITED);
     let source = io::Error::from_raw_os_error(errno);
@@ -22,7 +34,7 @@ pub(super) fn check(steps: &[Step], report: &Report, program: &str, spawned: &Sp
         return Err(SandboxError::Killed { step: step.to_string() });
     }
     if step.is_last() && report.detail() != DETAIL_REAPER {
-        return Err(execution(report, program));
+        return Err(execution(errno, report.detail(), &report.message(), program));
     }
     let message = String::from_utf8_lossy(&report.message()).trim_end().to_owned();
     let step_text = if message.is_empty() || step.is_last() {
@@ -33,6 +45,12 @@ pub(super) fn check(steps: &[Step], report: &Report, program: &str, spawned: &Sp
     Err(SandboxError::Step { step: step_text, source, hint: hint(step, errno) })
 }
 
+/// What the helper tells of the program: an errno, or nothing when it was executed, which closes the pipe.
+fn late(verdict: OwnedFd) -> Option<i32> {
+    let mut errno = [0; 4];
+    std::fs::File::from(verdict).read_exact(&mut errno).ok().map(|()| i32::from_ne_bytes(errno))
+}
+
 /// Ends a child that nobody wants any more, and reaps it.
 pub(super) fn discard(spawned: &Spawned) {
     let _ = rustix::process::pidfd_send_signal(&spawned.pidfd, rustix::process::Signal::KILL);
@@ -40,54 +58,39 @@ pub(super) fn discard(spawned: &Spawned) {
 }
 
 fn hint(step: &Step, errno: i32) -> &'static str {
-    match (step, errno) {
-        (Step::Place { .. }, libc_errno::ENOTDIR) => "; is one side a directory and the other a file?",
-        (Step::Place { .. } | Step::WorkingDirectory { .. }, libc_errno::EROFS) => {
+    match (step, Errno::from_raw_os_error(errno)) {
+        (Step::Place { .. }, Errno::NOTDIR) => "; is one side a directory and the other a file?",
+        (Step::Place { .. } | Step::WorkingDirectory { .. }, Errno::ROFS) => {
             "; the mountpoint is missing and the root cannot be written: give the root a writable upper layer"
         }
-        (Step::Place { .. }, libc_errno::ENOENT) => "; a symlink on the way leads nowhere",
-        (Step::Limit { .. }, libc_errno::EPERM) => "; raising a hard limit needs CAP_SYS_RESOURCE",
-        (Step::Seccomp { .. }, libc_errno::EACCES) => "; without no_new_privs this needs CAP_SYS_ADMIN",
-        (Step::NewFilesystem { .. }, libc_errno::ENODEV) => "; this kernel has no such filesystem",
-        (Step::WorkingDirectory { .. }, libc_errno::ENOTDIR) => "; it is not a directory",
+        (Step::Place { .. }, Errno::NOENT) => "; a symlink on the way leads nowhere",
+        (Step::Limit { .. }, Errno::PERM) => "; raising a hard limit needs CAP_SYS_RESOURCE",
+        (Step::Seccomp { .. }, Errno::ACCESS) => "; without no_new_privs this needs CAP_SYS_ADMIN",
+        (Step::NewFilesystem { .. }, Errno::NODEV) => "; this kernel has no such filesystem",
+        (Step::WorkingDirectory { .. }, Errno::NOTDIR) => "; it is not a directory",
         _ => "",
     }
 }
 
-/// Errnos that are told apart here, by their numbers on Linux (asm-generic/errno-base.h), the same on both arches.
-mod libc_errno {
-    pub(super) const EPERM: i32 = 1;
-    pub(super) const ENOENT: i32 = 2;
-    pub(super) const E2BIG: i32 = 7;
-    pub(super) const ENOEXEC: i32 = 8;
-    pub(super) const EACCES: i32 = 13;
-    pub(super) const ENODEV: i32 = 19;
-    pub(super) const ENOTDIR: i32 = 20;
-    pub(super) const EROFS: i32 = 30;
-}
-
-fn execution(report: &Report, program: &str) -> SandboxError {
+fn execution(errno: i32, detail: u32, head: &[u8], program: &str) -> SandboxError {
     let program = program.to_owned();
-    let head = report.message();
     let denied = |why: String| SandboxError::CannotExecute { program: program.clone(), why };
-    match report.errno() {
-        _ if report.detail() == DETAIL_AGENT => {
+    match Errno::from_raw_os_error(errno) {
+        _ if detail == DETAIL_AGENT => {
             denied("leads to the runtime's own executable, which no container may run".to_owned())
         }
-        libc_errno::ENOENT | libc_errno::ENOTDIR if report.detail() == DETAIL_INTERPRETER => {
-            denied(missing_interpreter(&head))
-        }
-        libc_errno::ENOENT | libc_errno::ENOTDIR => {
+        Errno::NOENT | Errno::NOTDIR if detail == DETAIL_INTERPRETER => denied(missing_interpreter(head)),
+        Errno::NOENT | Errno::NOTDIR => {
             let place = if program.contains('/') { "no such file in the image" } else { "not found in PATH" };
             SandboxError::NotFound { program, why: place.to_owned() }
         }
-        libc_errno::EACCES if report.detail() == DETAIL_DIRECTORY => denied("is a directory".to_owned()),
-        libc_errno::EACCES => denied(
+        Errno::ACCESS if detail == DETAIL_DIRECTORY => denied("is a directory".to_owned()),
+        Errno::ACCESS => denied(
             "permission denied: it lacks the execute bit for this user, or lies on a noexec mount".to_owned(),
         ),
-        libc_errno::ENOEXEC => denied(wrong_format(&head)),
-        libc_errno::E2BIG => denied("arguments and environment are too long for execve".to_owned()),
-        errno => denied(io::Error::from_raw_os_error(errno).to_string()),
+        Errno::NOEXEC => denied(wrong_format(head)),
+        Errno::TOOBIG => denied("arguments and environment are too long for execve".to_owned()),
+        errno => denied(io::Error::from(errno).to_string()),
     }
 }
 

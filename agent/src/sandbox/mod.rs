@@ -10,10 +10,12 @@
 pub mod caps;
 pub mod cgroup;
 mod container;
+pub(crate) mod devices;
 mod error;
 mod exit;
 mod failure;
 pub mod idmap;
+mod inherited;
 mod init;
 pub mod network;
 mod open;

@@ -11,11 +11,12 @@ use rustix::pipe::PipeFlags;
 
 use super::error::{Result, SandboxError};
 use super::init;
+use super::plan::NODEV;
 use super::plan::builder::{Bind, Draft, Open};
 use super::request::Stdio;
 use super::step::Slot;
 use super::userns::user_namespace_of;
-use crate::sys::{map_ids, set_attributes};
+use crate::sys::{MountAttributes, map_ids, set_attributes};
 
 /// What the caller has opened already.
 pub(super) struct Given {
@@ -29,6 +30,8 @@ pub(super) struct Ours {
     pub(super) pipes: [Option<OwnedFd>; 3],
     pub(super) channel: Option<OwnedFd>,
     pub(super) sync: Option<Sync>,
+    /// Where the helper tells that it could not execute the program.
+    pub(super) verdict: Option<OwnedFd>,
 }
 
 /// The parent's ends of the pipes around the id maps.
@@ -65,6 +68,10 @@ pub(super) fn all(draft: &Draft, given: Given, stdio: Stdio) -> Result<Opened> {
         }
         if matches!(open, Open::GoWriter) {
             *place = opener.go.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+            continue;
+        }
+        if matches!(open, Open::Helper) {
+            *place = init::executable()?.as_raw_fd();
             continue;
         }
         let fd = opener.open(open)?;
@@ -113,7 +120,15 @@ impl Opener {
 
     fn open(&mut self, open: &Open) -> Result<OwnedFd> {
         match open {
-            Open::Rootfs => self.rootfs.take().ok_or_else(|| broken("a root filesystem")),
+            Open::Rootfs { nodes } => {
+                let rootfs = self.rootfs.take().ok_or_else(|| broken("a root filesystem"))?;
+                if !nodes {
+                    let dead = MountAttributes { set: NODEV, ..MountAttributes::default() };
+                    set_attributes(rootfs.as_fd(), true, dead)
+                        .map_err(SandboxError::parent("make the root filesystem's device nodes dead"))?;
+                }
+                Ok(rootfs)
+            }
             Open::Network => self.network.take().ok_or_else(|| broken("a network namespace")),
             Open::Standard(number) => {
                 let file = self.files.get_mut(usize::from(*number)).and_then(Option::take);
@@ -126,7 +141,12 @@ impl Opener {
             Open::Bind(mount) => bind(mount),
             Open::Device { path, device } => host_device(path, *device),
             Open::GoWriter => Err(broken("pipes")),
-            Open::Init => init::executable(),
+            Open::Helper => Err(broken("helpers")),
+            Open::Verdict => {
+                let (read, write) = pipe()?;
+                self.ours.verdict = Some(read);
+                Ok(write)
+            }
             Open::Channel => {
                 let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
                 let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)

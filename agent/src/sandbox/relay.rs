@@ -228,6 +228,10 @@ impl Relay<'_> {
                     match rustix::io::write(self.output, rest) {
                         Ok(count) => rest = rest.get(count..).unwrap_or_default(),
                         Err(Errno::INTR) => {}
+                        // Whoever else has the output open may have made it non-blocking: wait as write(2) would.
+                        Err(Errno::AGAIN) => {
+                            let _ = poll(&mut [PollFd::new(&self.output, PollFlags::OUT)], None);
+                        }
                         Err(_) => break, // the reader is gone; the container need not be
                     }
                 }

@@ -13,8 +13,10 @@ use std::time::Instant;
 
 use super::cgroup::CgroupDir;
 use super::container::{Container, Pipes, Timings};
+use super::devices;
 use super::error::{Result, SandboxError};
 use super::failure;
+use super::inherited::Inherited;
 use super::open::{self, Given};
 use super::plan::builder::Draft;
 use super::plan::{self, Facts};
@@ -65,8 +67,9 @@ pub fn plan(request: Request) -> Result<Plan> {
     } else {
         [false; 2]
     };
-    let nice = rustix::process::getpriority_process(None).unwrap_or(0);
-    let facts = Facts { terminal, network: network.is_some(), init, dies_with_caller, seccomp, nice, labels };
+    let inherited = Inherited::here(!plan::has_own_user(&spec));
+    let facts =
+        Facts { terminal, network: network.is_some(), init, dies_with_caller, seccomp, inherited, labels };
     let draft = plan::draft(&spec, facts)?;
     let arguments = spec.process().as_ref().and_then(|process| process.args().as_ref());
     let program = arguments.and_then(|arguments| arguments.first().cloned()).unwrap_or_default();
@@ -101,10 +104,13 @@ impl Plan {
     /// step before it, [`SandboxError::Host`] for a path of the host, [`SandboxError::Parent`] for the rest. Nothing
     /// is left behind: the cgroup is removed too.
     pub fn start(self) -> Result<Container> {
-        let Self { draft, rootfs, stdio, mut cgroup, network, program, requested_at, planned_at } = self;
+        let Self { mut draft, rootfs, stdio, mut cgroup, network, program, requested_at, planned_at } = self;
         // Without privilege the files of a map can be opened only while its process is dumpable, proc(5).
         let late = draft.id_maps.is_some() && !rustix::process::geteuid().is_root();
         set_dumpable(late)?;
+        if !is_guarded(&draft, cgroup.0.as_ref())? {
+            plan::without_nodes(&mut draft);
+        }
         let given = Given { rootfs, network };
         let report = Report::new();
         let open::Opened { table, mut slots, ours } = open::all(&draft, given, stdio)?;
@@ -112,7 +118,7 @@ impl Plan {
         let spawned = spawn(&draft, &mut slots, &table, &report, cgroup_fd, &ours);
         drop(table); // the child's ends, so that pipes end when the container does
         let spawned = spawned?;
-        failure::check(&draft.steps, &report, &program, &spawned)?;
+        failure::check(&draft.steps, &report, &program, &spawned, ours.verdict)?;
         let terminal = ours.channel.map(|channel| open::receive(channel.as_fd())).transpose();
         let terminal = terminal.inspect_err(|_| failure::discard(&spawned))?;
         let Spawned { pid, pidfd, cloned_at, executed_at } = spawned;
@@ -120,6 +126,14 @@ impl Plan {
         let pipes = Pipes { input, output, error };
         let timings = Timings::new(requested_at, planned_at, cloned_at, executed_at);
         Ok(Container::new(pid, pidfd, terminal, pipes, cgroup.0.take(), timings))
+    }
+}
+
+/// True when a filter keeps the container from the host's devices, or none is to.
+fn is_guarded(draft: &Draft, cgroup: Option<&CgroupDir>) -> Result<bool> {
+    match cgroup {
+        Some(cgroup) => Ok(devices::guard(cgroup, &draft.devices)? || draft.devices.is_open()),
+        None => Ok(draft.devices.is_open()),
     }
 }
 

@@ -11,7 +11,7 @@ use std::ffi::CString;
 use std::fmt;
 
 use super::seccomp::BpfInstruction;
-use crate::sys::Strings;
+use crate::sys::{LateStrings, Strings};
 
 /// A place in the table of file descriptors that parent and child share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,19 @@ pub(crate) struct CapabilityMasks {
     pub(crate) ambient: u64,
 }
 
+impl CapabilityMasks {
+    /// The sets without these capabilities.
+    pub(crate) fn without(self, bits: u64) -> Self {
+        Self {
+            bounding: self.bounding & !bits,
+            effective: self.effective & !bits,
+            permitted: self.permitted & !bits,
+            inheritable: self.inheritable & !bits,
+            ambient: self.ambient & !bits,
+        }
+    }
+}
+
 /// One step of the child. Each is one to a few syscalls.
 #[derive(Debug)]
 pub(crate) enum Step {
@@ -57,9 +70,7 @@ pub(crate) enum Step {
         go: Slot,
         writer: Slot,
     },
-    AssumeRoot {
-        groups: bool,
-    },
+    AssumeRoot,
     Join {
         kind: &'static str,
         flag: i32,
@@ -71,16 +82,29 @@ pub(crate) enum Step {
     },
     TimeOffsets(CString),
     NewSession,
-    ResetSignals,
+    NewKeyring,
+    /// Bit N - 1 for signal N.
+    ResetSignals {
+        which: u64,
+    },
     AllProcessors,
     Nice(i32),
+    PlainScheduler,
+    PlainIoPriority,
+    PlainPersonality,
     Umask(u32),
-    OomScore(CString),
+    OomScore {
+        value: CString,
+        /// As for a limit.
+        is_default: bool,
+    },
     Limit {
         name: &'static str,
         resource: u32,
         soft: u64,
         hard: u64,
+        /// Nobody asked for it, so that it is left as it is where the kernel does not let us set it.
+        is_default: bool,
     },
     LoopbackUp,
     Hostname(CString),
@@ -126,6 +150,8 @@ pub(crate) enum Step {
         what: String,
         at: Target,
         propagation: u64,
+        /// Known to be a directory: its kind need not be asked.
+        is_directory: bool,
     },
     OpenNull {
         into: Slot,
@@ -178,7 +204,7 @@ pub(crate) enum Step {
     Identity {
         uid: u32,
         gid: u32,
-        groups: Option<Vec<u32>>,
+        groups: Vec<u32>,
     },
     Capabilities(CapabilityMasks),
     NoNewPrivileges,
@@ -188,6 +214,11 @@ pub(crate) enum Step {
         program: Vec<BpfInstruction>,
     },
     CloseFiles,
+    /// The steps after this one are taken twice: by the program's process, which may take the terminal on standard
+    /// input as its own, and by its reaper.
+    Fork {
+        terminal: bool,
+    },
     Execute(Execute),
 }
 
@@ -198,8 +229,12 @@ pub(crate) struct Execute {
     pub(crate) candidates: Vec<CString>,
     pub(crate) arguments: Strings,
     pub(crate) environment: Strings,
-    /// The reaper's executable, and whether the program takes the terminal on standard input as its own.
-    pub(crate) init: Option<(Slot, bool)>,
+    /// The helper's argv before the program's: its own name, a descriptor, the program's path.
+    pub(crate) apart: LateStrings,
+    /// The helper's executable: the reaper, or what executes a program apart from the runtime's memory.
+    pub(crate) helper: Slot,
+    /// The pipe on which the helper tells that it could not execute the program.
+    pub(crate) verdict: Slot,
 }
 
 impl Step {
@@ -219,16 +254,20 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AwaitIdMap { .. } => write!(f, "wait for the id maps of the user namespace"),
-            Self::AssumeRoot { .. } => write!(f, "become root of the user namespace"),
+            Self::AssumeRoot => write!(f, "become root of the user namespace"),
             Self::Join { kind, .. } => write!(f, "join the {kind} namespace"),
             Self::Unshare { what, .. } => write!(f, "new namespaces: {what}"),
             Self::TimeOffsets(lines) => write!(f, "set clock offsets {}", lines.to_string_lossy().trim_end()),
             Self::NewSession => write!(f, "new session"),
-            Self::ResetSignals => write!(f, "reset signal dispositions"),
+            Self::NewKeyring => write!(f, "new session keyring"),
+            Self::ResetSignals { which } => write!(f, "reset signal dispositions {which:#x}"),
             Self::AllProcessors => write!(f, "reset processor affinity"),
             Self::Nice(value) => write!(f, "set nice value {value}"),
+            Self::PlainScheduler => write!(f, "reset the scheduling policy"),
+            Self::PlainIoPriority => write!(f, "reset the I/O priority"),
+            Self::PlainPersonality => write!(f, "reset the personality"),
             Self::Umask(mask) => write!(f, "set umask {mask:03o}"),
-            Self::OomScore(value) => write!(f, "set oom_score_adj {}", value.to_string_lossy()),
+            Self::OomScore { value, .. } => write!(f, "set oom_score_adj {}", value.to_string_lossy()),
             Self::Limit { name, soft, hard, .. } => write!(f, "set limit {name} {soft}:{hard}"),
             Self::LoopbackUp => write!(f, "bring the loopback interface up"),
             Self::Hostname(name) => write!(f, "set hostname {}", name.to_string_lossy()),
@@ -243,11 +282,7 @@ impl fmt::Display for Step {
             Self::Stdio { .. } => write!(f, "set standard input, output and error"),
             Self::BoundingSet { keep } => write!(f, "bound capabilities to {keep:#x}"),
             Self::Identity { uid, gid, groups } => {
-                write!(f, "set user {uid}, group {gid}, additional groups ")?;
-                match groups {
-                    Some(groups) => write!(f, "{groups:?}"),
-                    None => write!(f, "unchanged"),
-                }
+                write!(f, "set user {uid}, group {gid}, additional groups {groups:?}")
             }
             Self::Capabilities(masks) => write!(
                 f,
@@ -260,10 +295,8 @@ impl fmt::Display for Step {
                 write!(f, "load the seccomp filter ({} instructions)", program.len())
             }
             Self::CloseFiles => write!(f, "close all other files at execve"),
-            Self::Execute(execute) => {
-                let reaper = if execute.init.is_some() { " under a reaper" } else { "" };
-                write!(f, "execute {}{reaper}", execute.arguments)
-            }
+            Self::Fork { .. } => write!(f, "fork the program off its reaper"),
+            Self::Execute(execute) => write!(f, "execute {}", execute.arguments),
             mounts => mounts.fmt_mounts(f),
         }
     }

@@ -68,7 +68,10 @@ fn linux(flags: &RunFlags, host: &Host) -> Result<oci_spec::runtime::Linux, Spec
     let (uids, gids) = security::id_mappings(&flags.userns)?;
     let sysctls = security::sysctls(flags)?;
     let devices = security::devices(flags)?;
-    let resources = resources::resources(flags, host)?;
+    let mut resources = resources::resources(flags, host)?;
+    if let Some(rules) = security::device_rules(flags) {
+        resources.get_or_insert_default().set_devices(Some(rules));
+    }
     let mut linux = LinuxBuilder::default()
         .namespaces(security::namespaces(flags)?)
         .masked_paths(masked)

@@ -6,8 +6,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use oci_spec::runtime::{
-    LinuxDevice, LinuxDeviceBuilder, LinuxDeviceType, LinuxIdMapping, LinuxNamespace, LinuxNamespaceBuilder,
-    LinuxNamespaceType,
+    LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
+    LinuxIdMapping, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
 };
 
 use crate::sandbox::idmap::{self, IdRange, Userns};
@@ -97,6 +97,12 @@ fn subordinate(file: &str) -> Result<Vec<IdRange>, SpecError> {
             "{file} has no range for root or celda; add `root:100000:65536`, or use --userns map:..."
         ),
     })
+}
+
+/// Every device may be used, for `--privileged`; in a user namespace the host's stay out of reach.
+pub(super) fn device_rules(flags: &RunFlags) -> Option<Vec<LinuxDeviceCgroup>> {
+    let all = || LinuxDeviceCgroupBuilder::default().allow(true).access("rwm").build();
+    (flags.privileged && flags.userns == Userns::Host).then(|| all().into_iter().collect())
 }
 
 /// The host's device nodes, for `--privileged`.

@@ -21,6 +21,9 @@ pub(super) const OPEN_TREE_CLONE: usize = 1;
 pub(super) const OPEN_TREE_CLOEXEC: usize = libc::O_CLOEXEC as usize;
 pub(super) const MOUNT_ATTR_RDONLY: u64 = 1;
 
+/// `PIPEFS_MAGIC` of linux/magic.h.
+pub(super) const PIPEFS_MAGIC: u64 = 0x5049_5045;
+
 /// `struct __user_cap_header_struct` of capget(2), version 3.
 #[repr(C)]
 pub(super) struct CapabilityHeader {

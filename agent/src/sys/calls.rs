@@ -178,12 +178,31 @@ pub(super) fn facts(directory: i32, path: &CStr, flags: i32) -> Answer<FileFacts
     Ok(FileFacts { mode: u32::from(facts.stx_mode), device: (facts.stx_rdev_major, facts.stx_rdev_minor) })
 }
 
+/// `int faccessat2(AT_FDCWD, const char *path, X_OK, AT_EACCESS)`, see access(2).
+///
+/// # Errors
+/// `EACCES`, `ENOENT`; `ENOSYS` before Linux 5.8.
+pub(super) fn may_execute(path: &CStr) -> Answer {
+    let arguments = [libc::AT_FDCWD as usize, text(path), libc::X_OK as usize, libc::AT_EACCESS as usize];
+    // SAFETY: `path` is a C string that outlives the call.
+    unsafe { call(libc::SYS_faccessat2, arguments) }.map(drop)
+}
+
 /// As [`facts`], of an open descriptor.
 ///
 /// # Errors
 /// `EBADF`.
 pub(super) fn facts_of(fd: i32) -> Answer<FileFacts> {
     facts(fd, c"", libc::AT_EMPTY_PATH)
+}
+
+/// `int fstatfs(int fd, struct statfs *buffer)`, see statfs(2): true for a pipe that was never a file.
+pub(super) fn is_anonymous_pipe(fd: i32) -> bool {
+    // SAFETY: `statfs` is plain numbers, for which all zeros is valid.
+    let mut facts: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `facts` is a whole, writable `statfs`, as the kernel has it on 64-bit machines.
+    let answer = unsafe { call(libc::SYS_fstatfs, [fd as usize, (&raw mut facts) as usize]) };
+    answer.is_ok() && facts.f_type as u64 == abi::PIPEFS_MAGIC
 }
 
 /// Device and inode number of an open file, by statx(2).

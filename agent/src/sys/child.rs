@@ -29,6 +29,10 @@ impl Slots<'_> {
 /// Everything the child looks at; it lives in the parent's frame.
 pub(super) struct Child<'a> {
     pub(super) steps: &'a [Step],
+    /// Which of them is next.
+    pub(super) next: usize,
+    /// The program's process, in the reaper; 0 elsewhere.
+    pub(super) program: i32,
     pub(super) slots: Slots<'a>,
     pub(super) report: &'a Report,
     /// Lowest address and size of the stack for the program under a reaper.
@@ -42,7 +46,7 @@ pub(super) struct Child<'a> {
 }
 
 /// The exit status of a child that failed; nobody looks at it, the report says more.
-const FAILED: i32 = 125;
+pub(super) const FAILED: i32 = 125;
 
 /// The child's first function, on a stack of its own.
 ///
@@ -50,16 +54,19 @@ const FAILED: i32 = 125;
 /// `child` points to a [`Child`] that nobody else touches until this process has executed or exited.
 pub(super) unsafe extern "C" fn run(child: *mut c_void) -> ! {
     // SAFETY: the caller's promise: exclusive until we execute or exit, and the parent keeps it alive so long.
-    let child = unsafe { &mut *child.cast::<Child<'_>>() };
+    walk(unsafe { &mut *child.cast::<Child<'_>>() })
+}
+
+/// Takes the steps from [`Child::next`] on; the last one does not come back.
+pub(super) fn walk(child: &mut Child<'_>) -> ! {
     let steps = child.steps;
-    let mut index = 0;
-    for step in steps {
-        child.report.begin(index);
+    while let Some(step) = steps.get(child.next) {
+        child.report.begin(child.next as u32);
+        child.next = child.next.wrapping_add(1);
         if let Err(errno) = take(child, step) {
             child.report.fail(errno);
-            calls::exit(FAILED);
+            break;
         }
-        index = index.wrapping_add(1);
     }
     calls::exit(FAILED)
 }
@@ -70,22 +77,32 @@ fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
         Step::AwaitIdMap { ready, go, writer } => {
             child_process::await_id_map(slots.get(*ready)?, slots.get(*go)?, slots.get(*writer)?)
         }
-        Step::AssumeRoot { groups } => child_process::assume_root(*groups),
+        Step::AssumeRoot => child_process::assume_root(),
         Step::Join { flag, from, .. } => {
             calls::call_plain(libc::SYS_setns, [slots.get(*from)? as usize, *flag as usize]).map(drop)
         }
         Step::Unshare { flags, .. } => calls::call_plain(libc::SYS_unshare, [*flags as usize]).map(drop),
         Step::TimeOffsets(lines) => write_file(libc::AT_FDCWD, c"/proc/self/timens_offsets", lines),
         Step::NewSession => calls::call_plain(libc::SYS_setsid, []).map(drop),
-        Step::ResetSignals => child_process::reset_signals(),
+        Step::NewKeyring => child_process::new_keyring(),
+        Step::ResetSignals { which } => child_process::reset_signals(*which),
         Step::AllProcessors => child_process::all_processors(),
         Step::Nice(value) => {
-            calls::call_plain(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, *value as usize])
-                .map(drop)
+            let arguments = [libc::PRIO_PROCESS as usize, 0, *value as usize];
+            unless_denied(calls::call_plain(libc::SYS_setpriority, arguments).map(drop))
         }
+        Step::PlainScheduler => unless_denied(child_process::plain_scheduler()),
+        Step::PlainIoPriority => unless_denied(child_process::plain_io_priority()),
+        Step::PlainPersonality => calls::call_plain(libc::SYS_personality, [0]).map(drop),
         Step::Umask(mask) => calls::call_plain(libc::SYS_umask, [*mask as usize]).map(drop),
-        Step::OomScore(value) => write_file(libc::AT_FDCWD, c"/proc/self/oom_score_adj", value),
-        Step::Limit { resource, soft, hard, .. } => child_process::limit(*resource, *soft, *hard),
+        Step::OomScore { value, is_default } => {
+            let answer = write_file(libc::AT_FDCWD, c"/proc/self/oom_score_adj", value);
+            if *is_default { unless_denied(answer) } else { answer }
+        }
+        Step::Limit { resource, soft, hard, is_default, .. } => {
+            let answer = child_process::limit(*resource, *soft, *hard);
+            if *is_default { unless_denied(answer) } else { answer }
+        }
         Step::LoopbackUp => child_process::loopback_up(),
         Step::Hostname(name) => child_process::set_name(libc::SYS_sethostname, name),
         Step::Domainname(name) => child_process::set_name(libc::SYS_setdomainname, name),
@@ -97,15 +114,22 @@ fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
             child_process::stdio(files, *owner)
         }
         Step::BoundingSet { keep } => child_process::bound_capabilities(*keep),
-        Step::Identity { uid, gid, groups } => child_process::identity(*uid, *gid, groups.as_deref()),
+        Step::Identity { uid, gid, groups } => child_process::identity(*uid, *gid, groups),
         Step::Capabilities(masks) => child_process::capabilities(*masks),
         Step::NoNewPrivileges => child_process::no_new_privileges(),
         Step::DieWithCaller => child_process::die_with_caller(),
         Step::Seccomp { program } => child_process::seccomp(program),
         Step::CloseFiles => child_process::close_files(),
+        Step::Fork { terminal } => child_exec::fork(child, *terminal),
         Step::Execute(execute) => child_exec::execute(child, execute),
         mounts => child_mounts::take(child, mounts),
     }
+}
+
+/// A reset that nobody asked for and that takes a right which a user namespace's root lacks: better inherited than not
+/// started.
+fn unless_denied(answer: Answer) -> Answer {
+    if matches!(answer, Err(libc::EPERM | libc::EACCES)) { Ok(()) } else { answer }
 }
 
 /// Writes a value to an existing file: a sysctl, a label, a score.

@@ -1,17 +1,19 @@
 //! The last step: `execve`, with the reason told apart when it fails.
 //!
 //! ```text
-//! without a reaper:  child -> execve program
-//! with a reaper:     child = process 1 --vfork--> program (a session of its own) -> execve program
-//!                      `-- once that has worked: execveat reaper, from its sealed memory file
+//! without a reaper:  child -> execve program, or execveat helper -> execve program (see child_guard)
+//! with a reaper:     child = process 1 --vfork--> program (a session of its own), further steps -> execve program
+//!                      `-- once that has worked: the same steps -> execveat reaper, from its sealed memory file
 //! ```
-//! For the moment between the two, the program runs beside a process 1 that still has the runtime's memory. That is
-//! out of its reach: the memory is non-dumpable, so only CAP_SYS_PTRACE over the host could look into it.
+//! For the moment between the two, the program runs beside a process 1 that still has the runtime's memory, and may
+//! have more rights than the program. Both are out of its reach: the memory is non-dumpable, so only CAP_SYS_PTRACE over
+//! the host could look into it, and every signal is blocked.
 
 use std::ffi::{CStr, c_void};
 
 use super::calls::{self, Answer, Errno, call};
-use super::child::Child;
+use super::child::{Child, FAILED, walk};
+use super::child_guard::Way;
 use super::clone3::vfork;
 use super::report::{
     DETAIL_AGENT, DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, MESSAGE_BYTES_MAX, Report,
@@ -19,68 +21,81 @@ use super::report::{
 use super::{child_guard, child_process};
 use crate::sandbox::step::Execute;
 
-/// The exit status of a program's process that could not execute; the report says more.
-const FAILED: i32 = 127;
 /// Room for `celda-init` 's one argument: a pid in decimal and its end.
 const PID_TEXT_BYTES: usize = 12;
 
-/// Executes the program, or makes it a child of a reaper and executes the reaper.
-pub(super) fn execute(child: &mut Child<'_>, execute: &Execute) -> Answer {
-    let Some((reaper, terminal)) = execute.init else {
-        child_process::unblock_signals()?;
-        return Err(try_candidates(execute, child.report, child.agent));
-    };
-    let reaper = child.slots.get(reaper)?;
-    let program = Program { execute, report: child.report, agent: child.agent, terminal };
-    let argument = (&raw const program).cast_mut().cast::<c_void>();
-    // SAFETY: the second stack is nobody else's, and `program` lives in this frame, which waits (CLONE_VFORK)
-    // until the new process has executed or exited.
-    let pid = unsafe { vfork(child.second_stack, run_program, argument) }?;
+/// Makes the program's process, which goes on with the next step and executes the program, and then goes on with the
+/// same step as its reaper.
+pub(super) fn fork(child: &mut Child<'_>, terminal: bool) -> Answer {
+    let (next, stack) = (child.next, child.second_stack);
+    let entry = if terminal { run_with_terminal } else { run_program };
+    let argument = (&raw mut *child).cast::<c_void>();
+    // SAFETY: the second stack is nobody else's, and `child` outlives this frame, which waits (CLONE_VFORK) until the
+    // new process has executed or exited.
+    let pid = unsafe { vfork(stack, entry, argument) }?;
     if child.report.errno() != 0 {
-        return Err(child.report.errno());
+        calls::exit(FAILED); // the program's process has told what failed
     }
-    child.report.set_detail(DETAIL_REAPER);
-    Err(execute_reaper(reaper, pid))
+    child.next = next;
+    child.program = pid;
+    Ok(())
 }
 
-/// What the program's process needs when a reaper is its parent.
+unsafe extern "C" fn run_program(child: *mut c_void) -> ! {
+    // SAFETY: `fork` passes a `Child` that nobody else touches until this process has executed or exited.
+    let child = unsafe { &mut *child.cast::<Child<'_>>() };
+    match calls::call_plain(libc::SYS_setsid, []) {
+        Ok(_) => walk(child),
+        Err(errno) => fail(child, errno),
+    }
+}
+
+unsafe extern "C" fn run_with_terminal(child: *mut c_void) -> ! {
+    // SAFETY: as in `run_program`.
+    let child = unsafe { &mut *child.cast::<Child<'_>>() };
+    match calls::call_plain(libc::SYS_setsid, []).and_then(|_| child_process::take_terminal(0)) {
+        Ok(()) => walk(child),
+        Err(errno) => fail(child, errno),
+    }
+}
+
+fn fail(child: &Child<'_>, errno: Errno) -> ! {
+    child.report.fail(errno);
+    calls::exit(FAILED)
+}
+
+/// Executes the program, or the reaper in its process.
+pub(super) fn execute(child: &mut Child<'_>, execute: &Execute) -> Answer {
+    let apart =
+        Apart { helper: child.slots.get(execute.helper)?, verdict: child.slots.get(execute.verdict)? };
+    if child.program != 0 {
+        child.report.set_detail(DETAIL_REAPER);
+        return Err(execute_reaper(apart.helper, child.program));
+    }
+    child_process::unblock_signals()?;
+    Err(try_candidates(&Program { execute, report: child.report, agent: child.agent, apart }))
+}
+
+/// What it takes to execute a program apart from the runtime's memory.
+#[derive(Clone, Copy)]
+struct Apart {
+    /// The sealed helper's descriptor.
+    helper: i32,
+    /// Where the helper tells an errno.
+    verdict: i32,
+}
+
+/// The program, and how it is executed.
 struct Program<'a> {
     execute: &'a Execute,
     report: &'a Report,
     agent: (u32, u32, u64),
-    /// Standard input is a terminal that becomes this process's own.
-    terminal: bool,
-}
-
-unsafe extern "C" fn run_program(program: *mut c_void) -> ! {
-    // SAFETY: `execute` passes a `Program` that lives until this process has executed or exited.
-    let program = unsafe { &*program.cast_const().cast::<Program<'_>>() };
-    program.report.fail(start_program(program));
-    calls::exit(FAILED)
-}
-
-fn start_program(program: &Program<'_>) -> Errno {
-    let prepare = || -> Answer {
-        calls::call_plain(libc::SYS_setsid, [])?;
-        if program.terminal {
-            child_process::take_terminal(0)?;
-        }
-        child_process::unblock_signals()
-    };
-    match prepare() {
-        Ok(()) => try_candidates(program.execute, program.report, program.agent),
-        Err(errno) => errno,
-    }
+    apart: Apart,
 }
 
 /// `int execveat(fd, "", {"celda-init", PID}, {}, AT_EMPTY_PATH)`, see execveat(2).
 fn execute_reaper(reaper: i32, pid: i32) -> Errno {
-    let mut text = [0_u8; PID_TEXT_BYTES];
-    let mut rest = pid.unsigned_abs();
-    for place in text.iter_mut().rev().skip(1) {
-        *place = b'0'.wrapping_add((rest % 10) as u8);
-        rest /= 10;
-    }
+    let text = decimal(pid);
     let arguments = [c"celda-init".as_ptr(), text.as_ptr().cast(), std::ptr::null()];
     let environment = [std::ptr::null::<libc::c_char>()];
     let call_arguments = [
@@ -97,15 +112,31 @@ fn execute_reaper(reaper: i32, pid: i32) -> Errno {
     }
 }
 
+/// A number as text with a zero at its end; leading zeros do no harm.
+fn decimal(number: i32) -> [u8; PID_TEXT_BYTES] {
+    let mut text = [0_u8; PID_TEXT_BYTES];
+    let mut rest = number.unsigned_abs();
+    for place in text.iter_mut().rev().skip(1) {
+        *place = b'0'.wrapping_add((rest % 10) as u8);
+        rest /= 10;
+    }
+    text
+}
+
 /// `int execve(...)` of each candidate, by the rule of execvp(3): go on after "not there", remember "not allowed".
-fn try_candidates(execute: &Execute, report: &Report, agent: (u32, u32, u64)) -> Errno {
+fn try_candidates(program: &Program<'_>) -> Errno {
+    let Program { execute, report, .. } = program;
     let mut denied = None;
     for candidate in &execute.candidates {
-        if child_guard::leads_to(candidate, agent) {
-            report.set_detail(DETAIL_AGENT);
-            return libc::EPERM;
-        }
-        let errno = execve(candidate, execute);
+        let errno = match child_guard::way(candidate, program.agent) {
+            Way::Nowhere => libc::ENOENT,
+            Way::Agent => {
+                report.set_detail(DETAIL_AGENT);
+                return libc::EPERM;
+            }
+            Way::Own => execve(candidate, execute),
+            Way::Apart => execve_apart(candidate, program),
+        };
         match errno {
             libc::ENOENT | libc::ENOTDIR => {
                 if calls::facts(libc::AT_FDCWD, candidate, 0).is_ok() {
@@ -140,6 +171,38 @@ fn execve(path: &CStr, execute: &Execute) -> Errno {
         Ok(_) => libc::EIO,
         Err(errno) => errno,
     }
+}
+
+/// As [`execve`], by way of the helper, which tells the parent what the kernel answers. What is denied is found out
+/// before, since only this side knows the next candidate.
+fn execve_apart(path: &CStr, program: &Program<'_>) -> Errno {
+    let Program { execute, report, apart, .. } = program;
+    match calls::facts(libc::AT_FDCWD, path, 0) {
+        Ok(facts) if facts.is_kind(libc::S_IFDIR) => return libc::EACCES,
+        Err(errno @ (libc::ENOENT | libc::ENOTDIR)) => return errno,
+        _ if calls::may_execute(path) == Err(libc::EACCES) => return libc::EACCES,
+        _ => {}
+    }
+    keep_head(path, report);
+    let verdict = decimal(apart.verdict);
+    execute.apart.set([c"celda-exec".as_ptr(), verdict.as_ptr().cast(), path.as_ptr()]);
+    let arguments = [
+        apart.helper as usize,
+        c"".as_ptr() as usize,
+        execute.apart.as_ptr() as usize,
+        execute.environment.as_ptr() as usize,
+        libc::AT_EMPTY_PATH as usize,
+    ];
+    let open = [apart.verdict as usize, libc::F_SETFD as usize, 0];
+    if let Err(errno) = calls::call_plain(libc::SYS_fcntl, open) {
+        return errno;
+    }
+    report.set_apart(true);
+    // SAFETY: both arrays are null-terminated; what they point to lives in the plan and in this frame.
+    let answer = unsafe { call(libc::SYS_execveat, arguments) };
+    report.set_apart(false);
+    report.set_detail(DETAIL_REAPER);
+    answer.map_or_else(|errno| errno, |_| libc::EIO)
 }
 
 /// Keeps the first bytes of a file for the parent, which reads an ELF head or a `#!` line out of them.

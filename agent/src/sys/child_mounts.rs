@@ -43,7 +43,9 @@ pub(super) fn take(child: &mut Child<'_>, step: &Step) -> Answer {
             accept_existing(calls::symlinkat(target, slots.get(*within)?, name))
         }
         Step::PlaceNode { mount, within, name } => place_node(slots, *mount, *within, name),
-        Step::Place { mount, at, propagation, .. } => place(root, slots.get(*mount)?, at, *propagation),
+        Step::Place { mount, at, propagation, is_directory, .. } => {
+            place(root, slots.get(*mount)?, at, *propagation, *is_directory)
+        }
         Step::OpenNull { into, devices } => slots.set(*into, open_null(slots.get(*devices)?)?),
         Step::Mask { path, null, empty } => {
             let (null, empty) = (slots.get(*null)?, slots.get(*empty)?);
@@ -166,10 +168,9 @@ fn ensure_file(root: i32, at: &Target) -> Answer<i32> {
 }
 
 /// Moves a detached mount to its place, on a file or a directory as the mount's own root is.
-fn place(root: i32, mount: i32, at: &Target, propagation: u64) -> Answer {
-    let facts = calls::facts_of(mount)?;
-    let target =
-        if facts.is_kind(libc::S_IFDIR) { ensure_directory(root, at)? } else { ensure_file(root, at)? };
+fn place(root: i32, mount: i32, at: &Target, propagation: u64, is_directory: bool) -> Answer {
+    let is_directory = is_directory || calls::facts_of(mount)?.is_kind(libc::S_IFDIR);
+    let target = if is_directory { ensure_directory(root, at)? } else { ensure_file(root, at)? };
     let answer = calls::move_mount(mount, target);
     calls::close(target);
     answer?;

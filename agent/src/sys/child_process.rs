@@ -28,20 +28,29 @@ pub(super) fn await_id_map(ready: i32, go: i32, writer: i32) -> Answer {
 }
 
 /// Takes id 0 of the user namespace, so that what is made from here on belongs to its root.
-pub(super) fn assume_root(groups: bool) -> Answer {
-    if groups {
-        call_plain(libc::SYS_setgroups, [0, 0])?;
-    }
+pub(super) fn assume_root() -> Answer {
+    call_plain(libc::SYS_setgroups, [0, 0])?;
     call_plain(libc::SYS_setresgid, [0, 0, 0])?;
     call_plain(libc::SYS_setresuid, [0, 0, 0])?;
     Ok(())
 }
 
-/// `int rt_sigaction(...)` for every signal, see sigaction(2): an ignored SIGPIPE would outlive `execve`.
-pub(super) fn reset_signals() -> Answer {
+/// `long keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)`, see keyctl(2): an empty one, instead of the caller's keys. A kernel
+/// without keys has none to hand on, and where another filter forbids the call, that is its choice.
+pub(super) fn new_keyring() -> Answer {
+    match call_plain(libc::SYS_keyctl, [libc::KEYCTL_JOIN_SESSION_KEYRING as usize, 0]) {
+        Ok(_) | Err(libc::ENOSYS | libc::EPERM) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// `int rt_sigaction(...)`, see sigaction(2): an ignored SIGPIPE would outlive `execve`. What is handled has been reset
+/// by the clone (`CLONE_CLEAR_SIGHAND`, see clone(2)), which leaves alone what is ignored.
+pub(super) fn reset_signals(which: u64) -> Answer {
     let default = DefaultSignalAction([0; 4]);
     for signal in 1..SIGNALS_END {
-        if signal == libc::SIGKILL as usize || signal == libc::SIGSTOP as usize {
+        let is_asked = which >> (signal - 1) & 1 == 1;
+        if !is_asked || signal == libc::SIGKILL as usize || signal == libc::SIGSTOP as usize {
             continue;
         }
         let action = (&raw const default) as usize;
@@ -65,6 +74,20 @@ pub(super) fn all_processors() -> Answer {
     let mask = [0xff_u8; PROCESSOR_MASK_BYTES];
     // SAFETY: `mask` is readable for the size given.
     unsafe { call(libc::SYS_sched_setaffinity, [0, PROCESSOR_MASK_BYTES, mask.as_ptr() as usize]) }.map(drop)
+}
+
+/// `int sched_setscheduler(0, SCHED_OTHER, {0})`, see sched_setscheduler(2).
+pub(super) fn plain_scheduler() -> Answer {
+    let priority = 0_i32;
+    let arguments = [0, libc::SCHED_OTHER as usize, (&raw const priority) as usize];
+    // SAFETY: `priority` has the layout of sched_param: one int.
+    unsafe { call(libc::SYS_sched_setscheduler, arguments) }.map(drop)
+}
+
+/// `int ioprio_set(IOPRIO_WHO_PROCESS, 0, 0)`, see ioprio_set(2): by the nice value.
+pub(super) fn plain_io_priority() -> Answer {
+    const IOPRIO_WHO_PROCESS: usize = 1;
+    call_plain(libc::SYS_ioprio_set, [IOPRIO_WHO_PROCESS, 0, 0]).map(drop)
 }
 
 /// `int prlimit64(0, resource, new, NULL)`, see prlimit(2).
@@ -117,9 +140,10 @@ pub(super) fn stdio(files: [i32; 3], owner: Option<u32>) -> Answer {
     Ok(())
 }
 
-/// Lets a user who is not root reopen a pipe by `/dev/stdout`; nothing is lost where it cannot be given.
+/// Lets a user who is not root reopen a pipe by `/dev/stdout`; nothing is lost where it cannot be given. A FIFO with a
+/// name is a file of the host's, and stays whose it is.
 fn give_pipe(fd: i32, uid: u32) {
-    if calls::facts_of(fd).is_ok_and(|facts| facts.is_kind(libc::S_IFIFO)) {
+    if calls::is_anonymous_pipe(fd) {
         let unchanged = u32::MAX;
         let _ = calls::chown(fd, c"", uid, unchanged, libc::AT_EMPTY_PATH);
     }
@@ -141,12 +165,10 @@ pub(super) fn bound_capabilities(keep: u64) -> Answer {
 }
 
 /// `setgroups`, `setresgid`, `setresuid` as raw syscalls (of this thread alone), permitted capabilities kept.
-pub(super) fn identity(uid: u32, gid: u32, groups: Option<&[u32]>) -> Answer {
+pub(super) fn identity(uid: u32, gid: u32, groups: &[u32]) -> Answer {
     calls::prctl(libc::PR_SET_KEEPCAPS, [1, 0])?;
-    if let Some(groups) = groups {
-        // SAFETY: `groups` is readable for its length; gid_t is 32 bits on both arches.
-        unsafe { call(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize]) }?;
-    }
+    // SAFETY: `groups` is readable for its length; gid_t is 32 bits on both arches.
+    unsafe { call(libc::SYS_setgroups, [groups.len(), groups.as_ptr() as usize]) }?;
     let (uid, gid) = (uid as usize, gid as usize);
     call_plain(libc::SYS_setresgid, [gid, gid, gid])?;
     call_plain(libc::SYS_setresuid, [uid, uid, uid])?;

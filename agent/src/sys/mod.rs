@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 mod abi;
+mod bpf;
 mod calls;
 mod child;
 mod child_console;
@@ -19,12 +20,19 @@ mod child_guard;
 mod child_mounts;
 mod child_process;
 mod clone3;
+mod inherited;
 mod mounts;
 mod report;
 mod spawn;
 mod strings;
 
+pub(crate) use bpf::{
+    PROGRAMS_COUNT_MAX, attach_device_program, device_programs, load_device_program, program_has_name,
+};
+pub(crate) use inherited::{
+    STANDARD_SIGNALS, has_io_priority, has_personality, has_scheduler, ignored_realtime_signals,
+};
 pub(crate) use mounts::{MountAttributes, map_ids, set_attributes};
 pub(crate) use report::{DETAIL_AGENT, DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, Report};
 pub(crate) use spawn::{Job, Spawned, loopback_up, spawn};
-pub(crate) use strings::Strings;
+pub(crate) use strings::{LateStrings, Strings};

@@ -3,7 +3,7 @@
 //! The parent reads only after the child has executed its program or ended (it is suspended until then, or it
 //! joins the thread that is), so the atomics need no stronger order than the kernel's wake-up gives.
 
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering::Relaxed};
 
 /// Bytes kept of a kernel's message or of a file's head.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 256;
@@ -12,7 +12,7 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 256;
 pub(crate) const DETAIL_INTERPRETER: u32 = 1;
 /// `detail` of an execute step: the file is a directory.
 pub(crate) const DETAIL_DIRECTORY: u32 = 2;
-/// `detail` of an execute step: the reaper itself could not be executed.
+/// `detail` of an execute step: the reaper or the helper itself could not be executed.
 pub(crate) const DETAIL_REAPER: u32 = 3;
 /// `detail` of an execute step: the program leads to the runtime's own executable.
 pub(crate) const DETAIL_AGENT: u32 = 4;
@@ -23,6 +23,7 @@ pub(crate) struct Report {
     step: AtomicU32,
     errno: AtomicI32,
     detail: AtomicU32,
+    apart: AtomicBool,
     message_bytes: AtomicU32,
     message: [AtomicU8; MESSAGE_BYTES_MAX],
 }
@@ -33,6 +34,7 @@ impl Report {
             step: AtomicU32::new(0),
             errno: AtomicI32::new(0),
             detail: AtomicU32::new(0),
+            apart: AtomicBool::new(false),
             message_bytes: AtomicU32::new(0),
             message: [const { AtomicU8::new(0) }; MESSAGE_BYTES_MAX],
         }
@@ -53,6 +55,11 @@ impl Report {
         self.detail.load(Relaxed)
     }
 
+    /// The helper executes the program, and tells what came of it by its pipe.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.apart.load(Relaxed)
+    }
+
     /// A kernel's message, or the head of a file.
     pub(crate) fn message(&self) -> Vec<u8> {
         let bytes = self.message_bytes.load(Relaxed) as usize;
@@ -69,6 +76,10 @@ impl Report {
 
     pub(super) fn set_detail(&self, detail: u32) {
         self.detail.store(detail, Relaxed);
+    }
+
+    pub(super) fn set_apart(&self, apart: bool) {
+        self.apart.store(apart, Relaxed);
     }
 
     pub(super) fn set_message(&self, bytes: &[u8]) {

@@ -60,6 +60,8 @@ pub(crate) fn spawn(job: &mut Job<'_>) -> io::Result<Spawned> {
     }
     let mut child = Child {
         steps: job.steps,
+        next: 0,
+        program: 0,
         slots: Slots(job.slots),
         report: job.report,
         second_stack: stacks.range(1),

@@ -38,15 +38,33 @@ fn privileged_programs_that_cannot_run_are_told_apart() {
         ("/bin/text", 126, "exec format error: neither"),
         ("/bin/sh/x", 127, "no such file"),
     ];
+    // The same files where the runtime lets the helper execute them: on another mount than the root.
+    let of_volume = [
+        ("/v/bin/plain", 126, "permission denied"),
+        ("/v/bin", 126, "is a directory"),
+        ("/v/bin/orphan", 126, "`/no/such/shell -e` is not in the image"),
+        ("/v/bin/foreign", 126, "exec format error: a program for"),
+        ("/v/bin/text", 126, "exec format error: neither"),
+        ("/v/bin/nothing", 127, "no such file"),
+    ];
+    let before = trace();
     for init in [false, true] {
-        for (program, status, words) in cases {
-            let mut request = super::support::request(&rootfs, &spec(&[program]));
+        for (program, status, words) in cases.into_iter().chain(of_volume) {
+            let mut spec = spec(&[program]);
+            let mount = json!({"destination": "/v", "source": rootfs.path(), "options": ["bind"]});
+            spec["mounts"].as_array_mut().expect("a list").push(mount);
+            let mut request = super::support::request(&rootfs, &spec);
             request.init = init;
             let error = celda::sandbox::plan(request).expect("a plan").start().expect_err(words);
             assert_eq!(error.status(), status, "{program}: {error}");
             assert!(error.to_string().contains(words), "{program}: {error}");
         }
     }
+    assert_eq!(before, trace());
+    let mut spec = spec(&["/v/bin/busybox", "sh", "-c", "echo $0; readlink /proc/self/exe", "a b"]);
+    let mount = json!({"destination": "/v", "source": rootfs.path(), "options": ["bind"]});
+    spec["mounts"].as_array_mut().expect("a list").push(mount);
+    assert_eq!(run(&rootfs, &spec), ("a b\n/v/bin/busybox\n".to_owned(), Exit::Code(0)));
 }
 
 #[test]

@@ -75,6 +75,31 @@ fn privileged_the_reaper_reaps_forwards_and_ends_with_the_program() {
     assert_eq!(exit, Exit::Code(9), "{text}");
 }
 
+/// The filter is the reaper's as well as the program's, and neither of them needs to fork.
+#[test]
+fn privileged_the_reaper_needs_no_right_to_fork() {
+    let Some(_alone) = alone() else { return };
+    let rootfs = Rootfs::new();
+    let profile = serde_json::from_value(json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["clone", "clone3", "fork", "vfork"], "action": "SCMP_ACT_ERRNO"}]
+    }));
+    let profile: oci_spec::runtime::LinuxSeccomp = profile.expect("a profile");
+    for no_new_privileges in [true, false] {
+        // Without a process of its own; the reaper loads the filter when the program runs already.
+        let script = "while :; do while read name value; do [ \"$name$value\" = Seccomp:2 ] && echo both && exit; \
+                      done < /proc/1/status; done";
+        let mut spec = spec(&["/bin/busybox", "sh", "-c", script]);
+        spec["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        let mut request = request(&rootfs, &spec);
+        request.init = true;
+        let arch = celda::sandbox::seccomp::Arch::host();
+        request.seccomp = Some(celda::sandbox::seccomp::compile(&profile, arch).expect("compiles"));
+        let (text, exit) = finish(plan(request).expect("a plan").start().expect("started"));
+        assert_eq!((text.as_str(), exit), ("both\n", Exit::Code(0)));
+    }
+}
+
 #[test]
 fn privileged_a_signal_of_the_program_is_the_reapers_status() {
     let Some(_alone) = alone() else { return };
@@ -101,7 +126,7 @@ fn privileged_kill_ends_a_container() {
 }
 
 /// Reads a terminal until its end.
-fn read_terminal(master: std::os::fd::BorrowedFd<'_>) -> String {
+pub(crate) fn read_terminal(master: std::os::fd::BorrowedFd<'_>) -> String {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     while text.len() < OUTPUT_BYTES_MAX {
@@ -167,6 +192,38 @@ fn privileged_a_foreground_terminal_is_relayed_and_restored() {
         assert!(text.contains("got hello"), "{text}");
         let after = rustix::termios::tcgetattr(&terminal).expect("modes");
         assert_eq!(format!("{modes:?}"), format!("{after:?}"));
+    }
+    assert_eq!(before, trace());
+}
+
+#[test]
+fn privileged_a_terminals_output_waits_for_an_output_that_does_not_block() {
+    let Some(_alone) = alone() else { return };
+    let before = trace();
+    {
+        /// The smallest pipe there is: one page.
+        const PIPE_BYTES: usize = 4096;
+        let rootfs = Rootfs::new();
+        rootfs.file("etc/long", 0o644, &b"0123456789abcde\n".repeat(4096));
+        let mut request = request(&rootfs, &spec(&["/bin/cat", "/etc/long"]));
+        request.stdio = Stdio::Terminal(TerminalSize { rows: 10, columns: 20 });
+        let (end, output) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+        rustix::pipe::fcntl_setpipe_size(&output, PIPE_BYTES).expect("a small pipe");
+        rustix::io::ioctl_fionbio(&output, true).expect("non-blocking");
+        let reader = std::thread::spawn(move || {
+            // In small pieces, so that the pipe is full most of the time.
+            let (mut file, mut text, mut piece) = (fs::File::from(end), Vec::new(), [0; 16]);
+            while let Ok(count @ 1..) = file.read(&mut piece) {
+                text.extend_from_slice(&piece[..count]);
+            }
+            String::from_utf8(text).expect("text")
+        });
+        let foreground = Foreground::new().expect("signals held back");
+        let container = plan(request).expect("a plan").start().expect("started");
+        let exit = foreground.attend(container, None, output.as_fd()).expect("attended");
+        drop(output);
+        assert_eq!(exit, Exit::Code(0));
+        assert_eq!(reader.join().expect("read"), "0123456789abcde\r\n".repeat(4096));
     }
     assert_eq!(before, trace());
 }

@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use celda::sandbox::{Container, Exit, Request, Result, Stdio, plan};
 use oci_spec::runtime::Spec;
@@ -22,7 +22,11 @@ const OUTPUT_BYTES_MAX: u64 = 1 << 20;
 pub(crate) fn alone() -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
     if rustix::process::geteuid().is_root() && busybox().is_some() {
-        return Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner));
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a process keeps for good is made by its first start.
+        static FIRST: Once = Once::new();
+        FIRST.call_once(|| drop(run(&Rootfs::new(), &spec(&["/bin/true"]))));
+        return Some(alone);
     }
     assert!(
         std::env::var("CELDA_REQUIRE_PRIVILEGED").as_deref() != Ok("1"),
@@ -168,7 +172,7 @@ pub(crate) fn shell(script: &str) -> String {
 /// What a process could leave behind.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Trace {
-    fds: usize,
+    pub(crate) fds: usize,
     mounts: usize,
     children: BTreeSet<String>,
 }

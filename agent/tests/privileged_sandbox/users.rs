@@ -1,7 +1,7 @@
 //! Users, groups, capabilities, and user namespaces.
 
 use celda::sandbox::seccomp::BpfInstruction;
-use celda::sandbox::{Exit, plan};
+use celda::sandbox::{Exit, Stdio, plan};
 use serde_json::json;
 
 use super::support::{Rootfs, alone, finish, request, run, spec, trace, try_run};
@@ -15,6 +15,24 @@ fn privileged_a_user_has_its_groups_and_no_capability() {
     let (text, exit) = run(&Rootfs::new(), &spec);
     assert_eq!(text, "1000\n1001\n1001 7 8\nCapEff:\t0000000000000000\n\n");
     assert_eq!(exit, Exit::Code(0));
+}
+
+#[test]
+fn privileged_a_fifo_of_the_host_stays_whose_it_is() {
+    let Some(_alone) = alone() else { return };
+    use std::os::unix::fs::MetadataExt as _;
+    let host = tempfile::tempdir().expect("a directory");
+    let path = host.path().join("fifo");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("mkfifo");
+    let open = || std::fs::File::options().read(true).write(true).open(&path).expect("opened").into();
+    let mut spec = spec(&["/bin/true"]);
+    spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    let rootfs = Rootfs::new();
+    let mut request = request(&rootfs, &spec);
+    request.stdio = Stdio::Files([open(), open(), open()]);
+    assert_eq!(finish(plan(request).expect("a plan").start().expect("started")).1, Exit::Code(0));
+    assert_eq!(std::fs::metadata(&path).expect("there").uid(), 0);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a container sees: namespaces, mounts, devices, its own state.
 
 use std::fs;
+use std::process::Command;
 
 use celda::sandbox::{Exit, NetworkNamespaces, PreparingNetwork, plan};
 use serde_json::json;
@@ -81,19 +82,99 @@ fn privileged_only_standard_files_are_open() {
 }
 
 #[test]
-fn privileged_inherited_state_is_reset() {
+fn privileged_the_session_keyring_is_the_containers_own() {
     let Some(_alone) = alone() else { return };
-    let text = run(&Rootfs::new(), &spec(&["/bin/cat", "/proc/self/status", "/proc/self/limits"])).0;
-    for line in ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000", "NoNewPrivs:\t1", "Umask:\t0022"] {
+    let Ok(of_host) = fs::read_to_string("/proc/keys") else {
+        println!("skipped: this kernel has no keys");
+        return;
+    };
+    let mut spec = spec(&["/bin/cat", "/proc/keys"]);
+    spec["linux"]["maskedPaths"] = json!([]);
+    let (text, exit) = run(&Rootfs::new(), &spec);
+    assert_eq!(exit, Exit::Code(0), "{text}");
+    // Serial number first, then what it is: an anonymous session keyring is named `_ses`. Root sees the host's too.
+    let number = |line: &str| line.split(' ').next().map(str::to_owned).expect("a number");
+    let sessions = text.lines().filter(|line| line.contains(" keyring   _ses: empty"));
+    assert!(sessions.map(number).any(|own| !of_host.contains(&own)), "{text} beside {of_host}");
+}
+
+/// Set for the run of [`privileged_inherited_state_is_reset`] that has an odd state to hand on: its processors as the
+/// container should have them.
+const ODD: &str = "CELDA_TEST_ODD_STATE";
+
+/// Runs this test again from a shell and tools that leave every kind of state behind.
+fn again_with_odd_state() {
+    let status = fs::read_to_string("/proc/self/status").expect("proc");
+    let processors = status.lines().find(|line| line.starts_with("Cpus_allowed_list")).expect("processors");
+    let script = "ulimit -S -n 70; ulimit -S -c unlimited; ulimit -S -s 1000; umask 077; \
+                  echo 321 > /proc/self/oom_score_adj; exec setarch -R chrt --batch 0 ionice -c 3 nice -n 5 taskset 1 \
+                  env --ignore-signal=HUP --ignore-signal=PIPE --ignore-signal=RTMAX --block-signal=USR1 \"$@\"";
+    let own = std::env::current_exe().expect("own path");
+    let test = "view::privileged_inherited_state_is_reset";
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, "sh"]).arg(own).args(["--exact", test, "--nocapture"]).env(ODD, processors);
+    let output = command.output().expect("a shell");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn privileged_inherited_state_is_reset() {
+    let Ok(processors) = std::env::var(ODD) else {
+        // Not while another test holds the lock: the other process has a lock of its own.
+        let Some(_alone) = alone() else { return };
+        return again_with_odd_state();
+    };
+    let Some(_alone) = alone() else { return };
+    let own = fs::read_to_string("/proc/self/status").expect("proc");
+    let mask = |name: &str| {
+        let line = own.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        u64::from_str_radix(line.trim(), 16).expect("hexadecimal")
+    };
+    // RTMAX, PIPE, HUP; USR1.
+    let ignored = 0x8000_0000_0000_1001;
+    assert_eq!((mask("SigIgn:") & ignored, mask("SigBlk:") & 0x200), (ignored, 0x200), "{own}");
+    let script = "cat /proc/self/status /proc/self/limits; cut -d ' ' -f 19,41 /proc/self/stat; \
+                  cat /proc/self/oom_score_adj /proc/self/personality; busybox ionice";
+    let rootfs = Rootfs::new();
+    let mut spec = spec(&["/bin/sh", "-c", &script.replace("cut", "busybox cut")]);
+    let (text, exit) = run(&rootfs, &spec);
+    assert_eq!(exit, Exit::Code(0), "{text}");
+    for line in [
+        "SigBlk:\t0000000000000000",
+        "SigIgn:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Umask:\t0022",
+        processors.as_str(),
+        // chown, dac_override, fowner, kill, setgid, setuid; without a cgroup no mknod.
+        "CapBnd:\t00000000000000eb",
+        "CapEff:\t00000000000000eb",
+    ] {
         assert!(text.contains(line), "{line} in {text}");
     }
-    // chown, dac_override, fowner, kill, setgid, setuid, mknod.
-    assert!(
-        text.contains("CapBnd:\t00000000080000eb") && text.contains("CapEff:\t00000000080000eb"),
-        "{text}"
-    );
-    let files = text.lines().find(|line| line.starts_with("Max open files")).expect("limits");
-    assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["1024", "4096"]);
+    // Nice value and policy, score, personality, class of I/O priority.
+    assert!(text.ends_with("\n0 0\n0\n00000000\nnone: prio 0\n"), "{text}");
+    let limit = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).expect("limits").to_owned();
+        line.split_whitespace().rev().skip(1).take(2).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(limit(&text, "Max open files"), "4096 1024", "the spec's");
+    let core = text.lines().find(|line| line.starts_with("Max core file size")).expect("limits");
+    assert!(core.contains(" 0 ") && core.contains("unlimited"), "{core}");
+    let stack = text.lines().find(|line| line.starts_with("Max stack size")).expect("limits");
+    assert!(stack.contains(" 8388608 ") && stack.contains("unlimited"), "{stack}");
+    spec["process"]["rlimits"] = json!([]);
+    spec["process"]["args"] = json!(["/bin/cat", "/proc/self/limits"]);
+    // The default, within what this process may give: CAP_SYS_RESOURCE is what even root may lack.
+    let may = fs::read_to_string("/proc/self/limits").expect("proc");
+    let hard = limit(&may, "Max open files").split(' ').next().and_then(|hard| hard.parse().ok());
+    let hard = if mask("CapEff:") >> 24 & 1 == 1 {
+        524_288
+    } else {
+        hard.map_or(524_288, |hard: u64| hard.min(524_288))
+    };
+    assert_eq!(limit(&run(&rootfs, &spec).0, "Max open files"), format!("{hard} 1024"));
 }
 
 #[test]

@@ -49,6 +49,11 @@ impl CgroupDir {
         self.fd.as_fd()
     }
 
+    /// The directory of the group above.
+    pub(in crate::sandbox) fn parent(&self) -> BorrowedFd<'_> {
+        self.parent.as_fd()
+    }
+
     /// Where it is on the host.
     pub fn path(&self) -> &Path {
         &self.path
@@ -196,7 +201,8 @@ impl CgroupDir {
             Ok(text) => Ok(Some(text)),
             // EOPNOTSUPP: pressure stall information is compiled in but off (psi=0).
             Err(CgroupError::Io { source, .. })
-                if [Some(libc_errno(Errno::NOENT)), Some(libc_errno(Errno::OPNOTSUPP))]
+                if [Errno::NOENT, Errno::OPNOTSUPP]
+                    .map(|errno| Some(errno.raw_os_error()))
                     .contains(&source.raw_os_error()) =>
             {
                 Ok(None)
@@ -204,10 +210,6 @@ impl CgroupDir {
             Err(error) => Err(error),
         }
     }
-}
-
-const fn libc_errno(errno: Errno) -> i32 {
-    errno.raw_os_error()
 }
 
 /// Writes one value to one file of a cgroup, in one write(2) as the kernel wants it.

@@ -1,7 +1,8 @@
 //! From `linux.resources` of the runtime spec to what is written into a new cgroup.
 //!
 //! Values that mean "no limit" need no file and no controller: a new group starts without limits. What version 2 has
-//! no file for is refused. `devices` is not of this room: version 2 keeps no list, a program decides.
+//! no file for is refused. `devices` is not of this room: version 2 keeps no list, a program decides, which
+//! `sandbox::devices` attaches.
 
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxRdma, LinuxResources, LinuxThrottleDevice,

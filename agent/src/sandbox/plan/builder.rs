@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::path::{Component, Path, PathBuf};
 
+use crate::sandbox::devices::Rules;
 use crate::sandbox::error::{Result, SandboxError};
 use crate::sandbox::step::{Slot, Step, Target};
 use crate::sys::MountAttributes;
@@ -27,8 +28,8 @@ pub(crate) struct Bind {
 /// What the parent opens, or is given, before the child is born.
 #[derive(Debug)]
 pub(crate) enum Open {
-    /// The detached mount of the root filesystem.
-    Rootfs,
+    /// The detached mount of the root filesystem, and whether its device nodes may be used.
+    Rootfs { nodes: bool },
     /// Standard input, output or error: 0, 1 or 2.
     Standard(u8),
     /// The network namespace made beforehand.
@@ -39,8 +40,10 @@ pub(crate) enum Open {
     Bind(Bind),
     /// A clone of a device node of the host, which must be this device.
     Device { path: PathBuf, device: u64 },
-    /// The reaper's executable.
-    Init,
+    /// The helper's executable.
+    Helper,
+    /// The pipe on which the helper tells what came of an execve.
+    Verdict,
     /// Where the child sends the terminal's master.
     Channel,
     /// The pipe on which the child says that its user namespace is there.
@@ -63,6 +66,8 @@ pub(crate) struct Draft {
     pub(crate) join_pid: Option<Slot>,
     /// `uid_map` and `gid_map` of a new user namespace, as the kernel reads them.
     pub(crate) id_maps: Option<[String; 2]>,
+    /// The devices that it may use.
+    pub(crate) devices: Rules,
 }
 
 impl Draft {

@@ -6,6 +6,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 
 use super::builder::{Draft, Open, target, text};
 use super::namespaces::{Namespaces, State};
+use super::options::NODEV;
 use crate::sandbox::error::{Result, SandboxError};
 use crate::sandbox::step::{Node, Slot, Step};
 
@@ -61,6 +62,28 @@ pub(super) fn fill(
         draft.step(Step::MakeSymlink { within, name, target });
     }
     Ok(bound)
+}
+
+/// Changes a plan so that the container can use no device node beside those of its own `/dev`, for when no filter
+/// over its devices can be had: it makes none, and those of its image and of what is bound in are dead. What the
+/// caller binds from the host's `/dev` stays alive.
+pub(crate) fn without_nodes(draft: &mut Draft) {
+    /// CAP_MKNOD of linux/capability.h.
+    const MKNOD: u64 = 1 << 27;
+    for step in &mut draft.steps {
+        match step {
+            Step::BoundingSet { keep } => *keep &= !MKNOD,
+            Step::Capabilities(masks) => *masks = masks.without(MKNOD),
+            _ => {}
+        }
+    }
+    for (_, open) in &mut draft.opens {
+        match open {
+            Open::Rootfs { nodes } => *nodes = false,
+            Open::Bind(bind) if !bind.source.starts_with("/dev") => bind.below.set |= NODEV,
+            _ => {}
+        }
+    }
 }
 
 /// The directories between `/dev` and a device, outermost first.

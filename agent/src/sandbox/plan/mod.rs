@@ -24,10 +24,13 @@ use builder::{Draft, Open, target, text};
 use mounts::Known;
 use namespaces::Namespaces;
 
+use super::devices::Rules;
 use super::error::{Result, SandboxError};
+use super::inherited::Inherited;
 use super::request::TerminalSize;
 use super::seccomp::BpfInstruction;
 use super::step::{Slot, Step};
+use crate::sys::STANDARD_SIGNALS;
 
 /// What a plan depends on beside the spec.
 #[derive(Debug, Default)]
@@ -41,8 +44,8 @@ pub(crate) struct Facts {
     /// The container is to end with the thread that starts it.
     pub(crate) dies_with_caller: bool,
     pub(crate) seccomp: Option<Vec<BpfInstruction>>,
-    /// The caller's nice value.
-    pub(crate) nice: i32,
+    /// What the child would inherit.
+    pub(crate) inherited: Inherited,
     /// AppArmor, SELinux: on in this kernel.
     pub(crate) labels: [bool; 2],
 }
@@ -52,16 +55,21 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
     let linux = spec.linux().as_ref();
     let linux = linux.ok_or_else(|| SandboxError::invalid("linux", "the spec has no `linux` part"))?;
     refuse::unsupported(spec, linux)?;
-    let mut draft = Draft::default();
-    let root = draft.open(Open::Rootfs);
+    let mut draft = Draft { devices: Rules::of(spec)?, ..Draft::default() };
+    let root = draft.open(Open::Rootfs { nodes: true });
     let namespaces = namespaces::plan(&mut draft, spec, facts.network)?;
-    plan_state(&mut draft, spec, facts.nice)?;
+    plan_state(&mut draft, spec, &facts.inherited)?;
     let propagation = mounts::propagation(linux)?;
     let host = options::MS_PRIVATE | options::MS_REC;
     draft.step(Step::Propagation { flags: host, name: "private" });
     let (prepared, mut known) = mounts::prepare(&mut draft, spec, &namespaces)?;
     let bound = match known.devices {
-        Some(within) => devices::fill(&mut draft, spec, &namespaces, within, known.pts.is_some())?,
+        Some(within) => {
+            for name in std::mem::take(&mut known.below_devices) {
+                draft.step(Step::MakeDirectory { within, name });
+            }
+            devices::fill(&mut draft, spec, &namespaces, within, known.pts.is_some())?
+        }
         None => Vec::new(),
     };
     let empty = mounts::prepare_empty(&mut draft, linux);
@@ -85,37 +93,56 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
     if let Some(proc) = known.proc {
         refuse::plan_labels(&mut draft, process::of(spec)?, facts.labels, proc)?;
     }
-    let init = facts.init.then(|| (draft.open(Open::Init), facts.terminal.is_some()));
+    let (helper, verdict) = (draft.open(Open::Helper), draft.open(Open::Verdict));
     process::plan(
         &mut draft,
         spec,
         &namespaces,
-        process::Program { seccomp: facts.seccomp, init, dies_with_caller: facts.dies_with_caller },
+        process::Program {
+            seccomp: facts.seccomp,
+            helper,
+            verdict,
+            init: facts.init,
+            terminal: facts.terminal.is_some(),
+            dies_with_caller: facts.dies_with_caller,
+            limits: facts.inherited.limits,
+        },
     )?;
     Ok(draft)
 }
 
-pub(crate) use namespaces::id_map;
+pub(crate) use devices::without_nodes;
+pub(crate) use namespaces::{has_own_user, id_map};
+pub(crate) use options::NODEV;
 
 /// The names of the clone's namespaces, for the printed plan.
 pub(crate) fn clone_names(draft: &Draft) -> String {
     namespaces::clone_names(draft)
 }
 
-/// What a process inherits and a container must not: signals, processors, nice value, umask, session.
-fn plan_state(draft: &mut Draft, spec: &Spec, nice: i32) -> Result<()> {
+/// What a process inherits and a container must not: session, keys, signals, processors, priorities, personality, umask.
+fn plan_state(draft: &mut Draft, spec: &Spec, inherited: &Inherited) -> Result<()> {
     draft.step(Step::NewSession);
-    draft.step(Step::ResetSignals);
+    // Even where a filter denies keyctl(2), the kernel itself looks keys up in it.
+    draft.step(Step::NewKeyring);
+    draft.step(Step::ResetSignals { which: STANDARD_SIGNALS | inherited.ignored_signals });
     draft.step(Step::AllProcessors);
-    if nice != 0 {
-        draft.step(Step::Nice(0));
-    }
+    let resets = [
+        (inherited.scheduler, Step::PlainScheduler),
+        (inherited.nice != 0, Step::Nice(0)),
+        (inherited.io_priority, Step::PlainIoPriority),
+        (inherited.personality, Step::PlainPersonality),
+    ];
+    draft.steps.extend(resets.into_iter().filter(|(differs, _)| *differs).map(|(_, step)| step));
     draft.step(Step::Umask(0));
-    if let Some(score) = process::of(spec)?.oom_score_adj() {
-        if !(-1000..=1000).contains(&score) {
-            return Err(SandboxError::invalid("process.oomScoreAdj", "not within -1000 and 1000"));
-        }
-        draft.step(Step::OomScore(text("process.oomScoreAdj", score.to_string())?));
+    let asked = process::of(spec)?.oom_score_adj();
+    let score = asked.unwrap_or(0);
+    if !(-1000..=1000).contains(&score) {
+        return Err(SandboxError::invalid("process.oomScoreAdj", "not within -1000 and 1000"));
+    }
+    if score != inherited.oom_score {
+        let value = text("process.oomScoreAdj", score.to_string())?;
+        draft.step(Step::OomScore { value, is_default: asked.is_none() });
     }
     let named = |what: &str, name: &str| {
         if name.len() > process::NAME_BYTES_MAX {

@@ -23,6 +23,8 @@ pub(super) struct Prepared<'a> {
     slot: Slot,
     what: String,
     propagation: u64,
+    /// A new filesystem, whose root is a directory.
+    is_new: bool,
 }
 
 /// The filesystems that other steps work in.
@@ -32,6 +34,8 @@ pub(super) struct Known {
     pub(super) pts: Option<Slot>,
     /// A fresh tmpfs on `/dev`.
     pub(super) devices: Option<Slot>,
+    /// Directories that a fresh `/dev` needs for the mounts below it.
+    pub(super) below_devices: Vec<CString>,
     /// Something of the host's on `/dev`: no device is made there.
     pub(super) devices_are_bound: bool,
 }
@@ -51,8 +55,20 @@ pub(super) fn prepare<'a>(
     let mut prepared = Vec::with_capacity(mounts.len());
     for mount in mounts {
         prepared.push(prepare_one(draft, spec, mount, namespaces, &mut known)?);
+        if let (Some(_), Some(name)) = (known.devices, below_devices(mount)) {
+            known.below_devices.push(text("mounts", name)?);
+        }
     }
     Ok((prepared, known))
+}
+
+/// The name of a directory right below `/dev` that a filesystem of the kernel's is mounted on. Made while `/dev` has no
+/// place yet, it spares a search from the root.
+fn below_devices(mount: &Mount) -> Option<&str> {
+    let is_directory = matches!(mount.typ().as_deref(), Some("devpts" | "tmpfs" | "mqueue"));
+    let name = mount.destination().strip_prefix("/dev").ok().filter(|_| is_directory)?.to_str()?;
+    let is_one = !name.is_empty() && !name.contains('/') && name != "..";
+    is_one.then_some(name)
 }
 
 fn prepare_one<'a>(
@@ -79,13 +95,13 @@ fn prepare_one<'a>(
         let shown = source.display().to_string();
         let ids = ids(&what, spec, mount, &parsed)?;
         let slot = draft.open(bind(source, &parsed, ids));
-        return Ok(Prepared { mount, slot, what: shown, propagation });
+        return Ok(Prepared { mount, slot, what: shown, propagation, is_new: false });
     }
     if kind == "sysfs" && namespaces.user.is_own() && namespaces.network == State::Shared {
         // The kernel gives a sysfs only to the owner of the network namespace; the host's own serves as well.
         let read_only = MountOptions { set_below: options::RDONLY, ..MountOptions::default() };
         let slot = draft.open(bind("/sys".into(), &read_only, None));
-        return Ok(Prepared { mount, slot, what: "the host's /sys".to_owned(), propagation });
+        return Ok(Prepared { mount, slot, what: "the host's /sys".to_owned(), propagation, is_new: false });
     }
     let mut parsed = parsed;
     if kind == "devpts" && namespaces.user == State::New {
@@ -100,7 +116,7 @@ fn prepare_one<'a>(
         "tmpfs" if mount.destination() == Path::new("/dev") => known.devices = Some(slot),
         _ => {}
     }
-    Ok(Prepared { mount, slot, what: kind.to_owned(), propagation })
+    Ok(Prepared { mount, slot, what: kind.to_owned(), propagation, is_new: true })
 }
 
 /// True when a group is in a range of the new user namespace: the terminals' usual group 5 need not be.
@@ -174,12 +190,12 @@ pub(super) fn private_proc(draft: &mut Draft) -> Slot {
 
 /// Writes the steps that move every mount to its place, in the spec's order.
 pub(super) fn place(draft: &mut Draft, prepared: Vec<Prepared<'_>>) -> Result<()> {
-    for Prepared { mount, slot, what, propagation } in prepared {
+    for Prepared { mount, slot, what, propagation, is_new } in prepared {
         let at = target("mounts", mount.destination())?;
         if at.names.is_empty() {
             return Err(SandboxError::invalid("mounts", "a mount on / would hide the root filesystem"));
         }
-        draft.step(Step::Place { mount: slot, what, at, propagation });
+        draft.step(Step::Place { mount: slot, what, at, propagation, is_directory: is_new });
     }
     Ok(())
 }

@@ -30,6 +30,12 @@ mod flag {
 /// Ranges that a user namespace's map may have: the kernel's own bound, user_namespaces(7).
 const ID_RANGES_COUNT_MAX: usize = 340;
 
+/// True when the spec asks for a user namespace of the container's own, new or joined.
+pub(crate) fn has_own_user(spec: &Spec) -> bool {
+    let all = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    all.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User)
+}
+
 /// What the rest of the plan needs to know about a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum State {
@@ -236,7 +242,7 @@ fn plan_user(draft: &mut Draft, linux: &Linux) -> Result<()> {
     let (ready, go) = (draft.open(Open::Ready), draft.open(Open::Go));
     let writer = draft.open(Open::GoWriter);
     draft.step(Step::AwaitIdMap { ready, go, writer });
-    draft.step(Step::AssumeRoot { groups: true });
+    draft.step(Step::AssumeRoot);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use crate::sandbox::error::{Result, SandboxError};
 /// `MOUNT_ATTR_*` of linux/mount.h.
 pub(super) const RDONLY: u64 = 0x1;
 const NOSUID: u64 = 0x2;
-const NODEV: u64 = 0x4;
+pub(crate) const NODEV: u64 = 0x4;
 const NOEXEC: u64 = 0x8;
 const NOATIME: u64 = 0x10;
 const STRICTATIME: u64 = 0x20;

@@ -1,7 +1,7 @@
 //! The process itself: limits, identity, capabilities, filter, program.
 //!
 //! ```text
-//! limits -> [filter] -> bounding set -> ids -> capability sets -> [no_new_privs -> filter] -> execve
+//! limits -> [fork, filter] -> bounding set -> ids -> capability sets -> [no_new_privs -> fork, filter] -> execve
 //! ```
 //! Without `no_new_privs` loading a filter takes CAP_SYS_ADMIN, so it comes before capabilities are dropped.
 
@@ -15,7 +15,7 @@ use crate::sandbox::caps::CapSet;
 use crate::sandbox::error::{Result, SandboxError};
 use crate::sandbox::seccomp::BpfInstruction;
 use crate::sandbox::step::{CapabilityMasks, Execute, Slot, Step};
-use crate::sys::Strings;
+use crate::sys::{LateStrings, Strings};
 
 /// Where a program is looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,9 +29,13 @@ pub(super) const NAME_BYTES_MAX: usize = 64;
 /// What was asked for, beside the spec.
 pub(super) struct Program {
     pub(super) seccomp: Option<Vec<BpfInstruction>>,
-    /// The reaper's executable, and whether the program takes the terminal.
-    pub(super) init: Option<(Slot, bool)>,
+    pub(super) helper: Slot,
+    pub(super) verdict: Slot,
+    pub(super) init: bool,
+    pub(super) terminal: bool,
     pub(super) dies_with_caller: bool,
+    /// Limits that a container should not inherit, as they should be.
+    pub(super) limits: Vec<(PosixRlimitType, u64, u64)>,
 }
 
 /// The spec's process, or what is missing.
@@ -40,26 +44,31 @@ pub(super) fn of(spec: &Spec) -> Result<&Process> {
 }
 
 /// Writes the steps from limits to `execve`.
-pub(super) fn plan(draft: &mut Draft, spec: &Spec, namespaces: &Namespaces, program: Program) -> Result<()> {
+pub(super) fn plan(
+    draft: &mut Draft,
+    spec: &Spec,
+    namespaces: &Namespaces,
+    mut program: Program,
+) -> Result<()> {
     let process = of(spec)?;
-    for limit in process.rlimits().iter().flatten() {
-        let (name, resource) = resource(limit.typ());
-        if limit.soft() > limit.hard() {
-            let why = format!("soft limit {} is above the hard limit {}", limit.soft(), limit.hard());
-            return Err(SandboxError::invalid(name, why));
-        }
-        draft.step(Step::Limit { name, resource, soft: limit.soft(), hard: limit.hard() });
-    }
+    plan_limits(draft, process, &program.limits)?;
     draft.step(Step::Umask(process.user().umask().unwrap_or(0o022) & 0o777));
     draft.step(Step::CloseFiles);
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
-    let (early, late) = if no_new_privileges { (None, program.seccomp) } else { (program.seccomp, None) };
+    let filter = program.seccomp.take();
+    let (early, late) = if no_new_privileges { (None, filter) } else { (filter, None) };
+    // As late as may be, so that the reaper has as little left to give up, but before the filter, which may forbid it.
+    let fork = || program.init.then_some(Step::Fork { terminal: program.terminal });
     if let Some(program) = early {
+        draft.steps.extend(fork());
         draft.step(Step::Seccomp { program });
     }
     plan_identity(draft, spec, process, namespaces)?;
     if no_new_privileges {
         draft.step(Step::NoNewPrivileges);
+    }
+    if !draft.steps.iter().any(|step| matches!(step, Step::Fork { .. })) {
+        draft.steps.extend(fork());
     }
     if let Some(program) = late {
         draft.step(Step::Seccomp { program });
@@ -69,7 +78,28 @@ pub(super) fn plan(draft: &mut Draft, spec: &Spec, namespaces: &Namespaces, prog
     if program.dies_with_caller && cloned_by_caller {
         draft.step(Step::DieWithCaller);
     }
-    draft.step(Step::Execute(execute(process, program.init)?));
+    draft.step(Step::Execute(execute(process, &program)?));
+    Ok(())
+}
+
+/// The spec's limits, and the defaults of those that it does not name.
+fn plan_limits(draft: &mut Draft, process: &Process, defaults: &[(PosixRlimitType, u64, u64)]) -> Result<()> {
+    let asked = process.rlimits().as_deref().unwrap_or_default();
+    for limit in asked {
+        let (name, resource) = resource(limit.typ());
+        let (soft, hard) = (limit.soft(), limit.hard());
+        if soft > hard {
+            let why = format!("soft limit {soft} is above the hard limit {hard}");
+            return Err(SandboxError::invalid(name, why));
+        }
+        draft.step(Step::Limit { name, resource, soft, hard, is_default: false });
+    }
+    for (kind, soft, hard) in defaults.iter().copied() {
+        if asked.iter().all(|limit| limit.typ() != kind) {
+            let (name, resource) = resource(kind);
+            draft.step(Step::Limit { name, resource, soft, hard, is_default: true });
+        }
+    }
     Ok(())
 }
 
@@ -89,7 +119,7 @@ fn plan_identity(draft: &mut Draft, spec: &Spec, process: &Process, namespaces: 
         check_mapped("process.user.additionalGids", gids, &groups)?;
     }
     draft.step(Step::BoundingSet { keep: masks.bounding });
-    draft.step(Step::Identity { uid: user.uid(), gid: user.gid(), groups: Some(groups) });
+    draft.step(Step::Identity { uid: user.uid(), gid: user.gid(), groups });
     draft.step(Step::Capabilities(masks));
     Ok(())
 }
@@ -138,7 +168,8 @@ fn resource(kind: PosixRlimitType) -> (&'static str, u32) {
     }
 }
 
-fn execute(process: &Process, init: Option<(Slot, bool)>) -> Result<Execute> {
+fn execute(process: &Process, program: &Program) -> Result<Execute> {
+    let Program { helper, verdict, .. } = *program;
     let arguments = process.args().as_deref().unwrap_or_default();
     let Some(program) = arguments.first().filter(|program| !program.is_empty()) else {
         let why = "no program to run: the image names none; give one after the image's name";
@@ -149,12 +180,10 @@ fn execute(process: &Process, init: Option<(Slot, bool)>) -> Result<Execute> {
         let list: Result<Vec<CString>> = list.iter().map(|item| text(what, item.as_str())).collect();
         Ok(Strings::new(list?))
     };
-    Ok(Execute {
-        candidates: candidates(program, environment)?,
-        arguments: strings("process.args", arguments)?,
-        environment: strings("process.env", environment)?,
-        init,
-    })
+    let candidates = candidates(program, environment)?;
+    let arguments = strings("process.args", arguments)?;
+    let (apart, environment) = (LateStrings::before(&arguments), strings("process.env", environment)?);
+    Ok(Execute { candidates, arguments, environment, apart, helper, verdict })
 }
 
 /// The paths that a program's name may mean, in the order of `PATH`, as execvp(3) does it.

@@ -1,8 +1,9 @@
 //! Golden plans: the printed list of steps is the plan's contract. `CELDA_UPDATE_GOLDEN=1` writes the files anew.
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{PosixRlimitType, Spec};
 use serde_json::{Value, json};
 
+use super::super::inherited::Inherited;
 use super::super::request::TerminalSize;
 use super::super::seccomp::BpfInstruction;
 use super::{Facts, draft};
@@ -46,7 +47,16 @@ fn a_plan_with_a_user_namespace_a_terminal_and_a_reaper() {
         value["process"]["noNewPrivileges"] = json!(false);
     });
     let terminal = Some(TerminalSize { rows: 25, columns: 80 });
-    let facts = Facts { terminal, init: true, nice: 5, seccomp: filter(), ..Facts::default() };
+    let inherited = Inherited {
+        nice: 5,
+        scheduler: true,
+        io_priority: true,
+        personality: true,
+        oom_score: -500,
+        ignored_signals: 1 << 63,
+        limits: vec![(PosixRlimitType::RlimitNofile, 9, 9), (PosixRlimitType::RlimitCore, 0, u64::MAX)],
+    };
+    let facts = Facts { terminal, init: true, inherited, seccomp: filter(), ..Facts::default() };
     check("user_namespace.txt", include_str!("golden/user_namespace.txt"), &spec, facts);
 }
 

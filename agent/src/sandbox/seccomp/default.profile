@@ -1,5 +1,6 @@
 # The built-in profile: what a container may call when nothing else was said. What is not named fails with EPERM.
-# The choice is that of Docker's default profile (as of 2026: no io_uring, no AF_ALG or AF_VSOCK sockets).
+# The choice is that of Docker's default profile (as of 2026: no io_uring, no AF_ALG or AF_VSOCK sockets), but for
+# socketcall: its way to make a socket of any family, behind a pointer, is closed here and not left to an AppArmor profile.
 #
 #   allow NAME...                    always
 #   allow-with CAP NAME...           when the container has the capability
@@ -48,7 +49,7 @@ allow set_thread_area set_tid_address set_tls setfsgid setfsgid32 setfsuid setfs
 allow setgid32 setgroups setgroups32 setitimer setpgid setpriority setregid setregid32 setresgid
 allow setresgid32 setresuid setresuid32 setreuid setreuid32 setrlimit setsid setsockopt setuid
 allow setuid32 setxattr setxattrat shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4
-allow sigprocmask sigreturn socketcall socketpair splice stat stat64 statfs statfs64 statmount statx
+allow sigprocmask sigreturn socketpair splice stat stat64 statfs statfs64 statmount statx
 allow symlink symlinkat sync sync_file_range sync_file_range2 syncfs sysinfo tee tgkill time timer_create
 allow timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64
 allow timerfd_create timerfd_gettime timerfd_gettime64 timerfd_settime timerfd_settime64 times tkill
@@ -89,6 +90,9 @@ allow-when 0==0x20000 personality
 allow-when 0==0x20008 personality
 allow-when 0==0xffffffff personality
 
+# Old i386 programs reach the calls below by socketcall, whose first argument says which; each of those allowed by its
+# name is allowed there too. To make a socket is not: no filter can see of which family. C libraries of Linux 4.3 and
+# later call socket itself.
 # Address families: without DECnet, Econet, ATM's signalling, IrDA, WANPIPE, ISDN, CAIF, AF_ALG, AF_VSOCK, and none unknown.
 allow-when 0<12 socket
 allow-when 0==13 socket

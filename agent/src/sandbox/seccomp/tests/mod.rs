@@ -100,6 +100,17 @@ fn the_built_in_profile_on_both_machines() {
     }
 }
 
+/// The address family is behind a pointer there, so that no AF_ALG or AF_VSOCK socket can be told from others.
+#[test]
+fn old_i386_programs_make_no_socket_past_the_families() {
+    let (socket, connect, sendmsg, socketpair) = (1, 3, 16, 8);
+    let caps = CapSet::docker_default();
+    let ask = |first| built_in(Arch::X86_64, Abi::X86, caps, "socketcall", first);
+    assert_eq!(ask(socket), EPERM);
+    assert_eq!([connect, sendmsg, socketpair].map(ask), [ALLOW; 3]);
+    assert_eq!(ask(21), EPERM, "none of them");
+}
+
 #[test]
 fn foreign_calls_and_unknown_ones() {
     let program = default_program(Arch::X86_64, CapSet::ALL).unwrap();

@@ -86,6 +86,10 @@ fn text(profile: &LinuxSeccomp) -> String {
     text
 }
 
+/// The first argument by which i386's socketcall makes a socket. libseccomp allows it for every rule that allows
+/// `socket` under a condition, which it forgets there; here such a rule does not apply.
+const SYS_SOCKET: u64 = 1;
+
 /// Every known number of `abi`, but those whose names libseccomp does not know.
 fn compare(oracle: &Oracle, profile: &LinuxSeccomp, abis: &[Abi]) -> usize {
     let table = Table::read();
@@ -100,6 +104,9 @@ fn compare(oracle: &Oracle, profile: &LinuxSeccomp, abis: &[Abi]) -> usize {
                 let other = VALUES[(at * 7 + 3) % VALUES.len()]
                     & if abi.is_narrow() { 0xffff_ffff } else { u64::MAX };
                 let call = Call { number, arch: abi.audit(), args: [value, other, value, 0, 0, 0] };
+                if abi == Abi::X86 && table.number("socketcall", abi) == Some(number) && value == SYS_SOCKET {
+                    continue;
+                }
                 assert_eq!(run(&ours, &call), run(&theirs, &call), "{abi:?} {call:x?}");
                 compared += 1;
             }
