@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::BufRead as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,23 @@ use common::{Celda, privileged};
 #[test]
 fn privileged_nothing_is_left_behind() {
     let Some(celda) = Celda::with_image("nothing_left") else { return };
-    celda.shell(&[], "true");
     let before = celda.leftovers();
+    let image = celda.image();
     for _ in 0..20 {
         celda.shell(&[], "busybox sleep 1000 & exit 0");
-        let image = celda.image();
         celda.fails(127, &["run", "--rm", &image, "missing"]);
+        celda.shell(&[], "echo > /written");
     }
-    before.assert_unchanged(celda.directory(), "forty containers");
-    let containers = fs::read_dir(celda.root().join("containers")).expect("a directory").count();
-    assert_eq!(containers, 0);
+    celda.shell(&[], "true");
+    // The image and one spare root with its network, however many have been.
+    let count = |directory: PathBuf| fs::read_dir(directory).expect("a directory").count();
+    assert_eq!(count(celda.directory().join("run/mounts")), 3);
+    assert_eq!(count(celda.root().join("containers")), 1);
+    celda.ok(&["run", &image, "/bin/sh", "-c", "true"]);
+    assert_eq!(count(celda.directory().join("run/mounts")), 1, "a kept container has no pins");
+    celda.ok(&["gc"]);
+    before.assert_unchanged(celda.directory(), "sixty containers");
+    assert_eq!(count(celda.root().join("containers")), 0);
 }
 
 #[test]

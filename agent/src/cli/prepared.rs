@@ -107,30 +107,45 @@ impl<'a> Place<'a> {
     }
 
     /// Leaves the directory, with all that the container wrote, until `celda gc`.
-    pub(super) fn leave(self) {}
+    pub(super) fn leave(self) {
+        self.unpin_network();
+        self.root.unpin();
+    }
 
     /// Removes the place with all in it.
     pub(super) fn remove(self) -> Result<()> {
+        self.unpin_network();
         Ok(self.root.remove()?)
     }
 
     /// Gives the place to the next container if this one, which was sealed, left it as it was; else removes it.
     pub(super) fn give_back(self) -> Result<()> {
-        let Self { ladder, record, root, used, .. } = self;
-        let Some(kept) = ladder.keep_root(&record.chain_id, root)? else { return Ok(()) };
-        let pin = ladder.pinned(NETWORK_PIN, kept.key());
         let is_unused = |namespace: &OwnedFd| network::is_unused(namespace.as_fd()).unwrap_or(false);
-        match used {
-            Some(namespace) if is_unused(&namespace) => {
-                if network::pinned(&pin).is_none() {
-                    // Without it the next container gets a new one.
-                    let _ = network::pin(namespace.as_fd(), &pin);
-                }
+        let key = self.root.key();
+        let Self { ladder, record, root, used, .. } = self;
+        let unused = used.filter(is_unused);
+        let kept = ladder.keep_root(&record.chain_id, root)?;
+        let key = kept.as_ref().map(|kept| kept.key().to_owned()).or(key);
+        let Some(pin) = key.map(|key| ladder.pinned(NETWORK_PIN, &key)) else { return Ok(()) };
+        match (&kept, unused) {
+            // Where that fails the next container gets a new one.
+            (Some(_), Some(namespace)) if network::pinned(&pin).is_none() => {
+                let _ = network::pin(namespace.as_fd(), &pin);
             }
+            (Some(_), Some(_)) => {}
             _ => ladder.unpin(&pin),
         }
-        kept.offer();
+        if let Some(kept) = kept {
+            kept.offer();
+        }
         Ok(())
+    }
+
+    /// The network of a root that was spare before goes with it, or when something went through it.
+    fn unpin_network(&self) {
+        if let Some(key) = self.root.key() {
+            self.ladder.unpin(&self.ladder.pinned(NETWORK_PIN, &key));
+        }
     }
 }
 

@@ -84,6 +84,13 @@ impl Root {
         look.map_err(|errno| Error::io("look at the writable layer", upper)(errno.into()))
     }
 
+    /// Takes the pin away, if it has one: this root is given on no more.
+    pub fn unpin(&self) {
+        if let Some(pin) = &self.pin {
+            super::pin::unpin(pin);
+        }
+    }
+
     pub(super) fn into_layer(self) -> WritableLayer {
         self.layer
     }
@@ -93,11 +100,9 @@ impl Root {
     /// # Errors
     /// As [`WritableLayer::remove`].
     pub fn remove(self) -> Result<()> {
-        let Self { layer, overlay, pin, .. } = self;
+        self.unpin();
+        let Self { layer, overlay, .. } = self;
         drop(overlay);
-        if let Some(pin) = pin {
-            super::pin::unpin(&pin);
-        }
         layer.remove()
     }
 }
