@@ -90,6 +90,15 @@ impl Staged {
         })
     }
 
+    /// A file of the store, moved to staging: it goes when dropped, unless it is given a name again.
+    pub(crate) fn aside(layout: &Layout, kind: &str, from: &Path) -> Result<Self> {
+        let file = open_to_lock(from).map_err(|error| fault("open", from, error))?;
+        lock::try_lock(&file, lock::Mode::Exclusive).map_err(Error::io("lock", from))?;
+        let path = unique(layout, kind);
+        fs::rename(from, &path).map_err(|error| fault("put aside", from, error))?;
+        Ok(Self { path, file, published: false })
+    }
+
     /// A file under a given staging name that this process has already locked.
     pub(crate) fn adopt(path: PathBuf, file: File) -> Self {
         Self { path, file, published: false }

@@ -81,14 +81,20 @@ impl Store {
     /// [`Error::Busy`] if a gc does not end, [`Error::NoPermission`] or [`Error::ReadOnly`] where the store may
     /// not be written.
     pub fn begin_pull(&self) -> Result<PullGuard> {
-        let path = self.layout().store_lock();
-        let file = open_lock_file(&path)?;
-        let wait = Wait { at_most: PULL_WAIT, what: "the store", hint: "a `celda gc` is running: try again" };
-        lock::lock(&file, &path, Mode::Shared, &wait)?;
+        let guard = self.hold()?;
         let swept_bytes = publish::sweep(self.layout())?;
         if swept_bytes > 0 {
             tracing::info!(swept_bytes, "removed what an interrupted pull had left");
         }
+        Ok(guard)
+    }
+
+    /// Takes the shared lock, and changes nothing.
+    pub(crate) fn hold(&self) -> Result<PullGuard> {
+        let path = self.layout().store_lock();
+        let file = open_lock_file(&path)?;
+        let wait = Wait { at_most: PULL_WAIT, what: "the store", hint: "a `celda gc` is running: try again" };
+        lock::lock(&file, &path, Mode::Shared, &wait)?;
         let held = Held {
             _lock: file,
             cancelled: CancelHandle::default(),
