@@ -96,12 +96,16 @@ impl Store {
     /// Begins to take a layer in. Blocks while another process (or thread) takes the same layer in.
     ///
     /// # Errors
-    /// [`Error::Busy`] if that other one makes no progress for [`STALL_WAIT`], [`Error::Cancelled`], and I/O errors.
+    /// [`Error::Busy`] if that other one makes no progress for [`STALL_WAIT`], [`Error::Cancelled`],
+    /// [`Error::Layer`] if the layers of this pull are too much together, and I/O errors.
     pub fn ingest(&self, guard: &PullGuard, what: LayerSpec) -> Result<Ingest> {
         let path = self.layout().staging().join(format!("layer-{}", what.diff_id.hex()));
         let cancelled = guard.cancel_handle();
         loop {
             if let Some(tar_bytes) = self.layer_bytes(&what.diff_id) {
+                let counted = guard.budget().take_bytes(tar_bytes);
+                counted
+                    .map_err(|source| Error::Layer { label: what.label.clone(), source: Box::new(source) })?;
                 return Ok(Ingest::AlreadyThere { tar_bytes });
             }
             let file = open_staging(&path)?;
@@ -289,6 +293,7 @@ impl LayerIngest {
     fn stage_error(&self, error: pipe::StageError) -> Error {
         match error {
             pipe::StageError::Tar(source) => self.refused(source),
+            pipe::StageError::Budget(source) => self.refused(source),
             pipe::StageError::Ended => self.refused(PipeClosed),
             pipe::StageError::Write { written_bytes, source } => {
                 let needed = format!(", {written_bytes} bytes of layer {} were written", self.what.label);

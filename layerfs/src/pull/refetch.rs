@@ -87,7 +87,7 @@ impl Heal for Refetch {
         let named = source.names_blobs().then_some(blob.digest);
         let label = format!("{} of {}", blob.digest, image.reference);
         let spec = LayerSpec { blob: named, diff_id: record.diff_id, label };
-        if let Ingest::Started(mut ingest) = store.ingest(guard, spec)? {
+        if let Ingest::Started(mut ingest) = store.ingest(&guard.for_another_image(store.limits()), spec)? {
             source.layer(&blob, &mut |chunk| ingest.feed(chunk))?;
             ingest.finish()?;
         }

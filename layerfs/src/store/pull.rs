@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::io::Workshop;
+use crate::limits::Budget;
 use crate::store::Store;
 use crate::store::crash::Step;
 use crate::store::fault::fault;
 use crate::store::lock::{self, Mode, Wait};
 use crate::store::publish::{self, Durability, publish, sync_directory};
 use crate::store::records::{self, ImageRecord, NameRecord};
-use crate::{Digest, Error, Result};
+use crate::{Digest, Error, Limits, Result};
 
 /// How long one process waits while another changes names: that takes a few fsyncs.
 const CATALOGUE_WAIT: Duration = Duration::from_secs(30);
@@ -25,6 +26,7 @@ const PULL_WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct PullGuard {
     held: Arc<Held>,
+    budget: Arc<Budget>,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,16 @@ impl PullGuard {
     /// The pull's cancel handle.
     pub fn cancel_handle(&self) -> CancelHandle {
         self.held.cancelled.clone()
+    }
+
+    /// This guard for another image: what its layers may cost is counted anew.
+    pub(crate) fn for_another_image(&self, limits: &Limits) -> Self {
+        Self { held: Arc::clone(&self.held), budget: Arc::new(Budget::new(limits)) }
+    }
+
+    /// What the layers of this pull may cost together.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The I/O path, chosen once per pull.
@@ -100,7 +112,7 @@ impl Store {
             cancelled: CancelHandle::default(),
             workshop: Workshop::new(self.options.io),
         };
-        Ok(PullGuard { held: Arc::new(held) })
+        Ok(PullGuard { held: Arc::new(held), budget: Arc::new(Budget::new(self.limits())) })
     }
 
     /// Keeps a manifest or config under the digest of its bytes.
