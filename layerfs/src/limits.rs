@@ -73,7 +73,7 @@ pub struct OverBudget {
 }
 
 /// What the layers of one image have cost so far. Each is within the limits by itself, and hundreds of them are held
-/// in memory until the image's tree is made.
+/// in memory until the image's tree is made. Attempts that failed count as well.
 #[derive(Debug)]
 pub(crate) struct Budget {
     bytes: Account,
