@@ -105,6 +105,28 @@ fn silence_ends() {
 }
 
 #[test]
+fn a_trickle_that_always_makes_some_progress_ends() {
+    let known = image();
+    let server = Server::start(image(), move |request, _, stream| {
+        let Some((first, last)) = request.range() else { return false };
+        let blob = &known.blobs[&known.layers[0]];
+        let range = format!("bytes {first}-{last}/{}", blob.len());
+        crate::server::head(stream, 206, &[("content-range", &range)]);
+        let part = &blob[first..=last.min(first + 80_000)];
+        let _ = std::io::Write::write_all(stream, part);
+        if first + part.len() <= last {
+            stall(stream);
+        }
+        true
+    });
+    let mut options = ranged(1 << 20);
+    options.network.range_bytes = 480_000;
+    options.network.rate_window = options.network.stall;
+    options.network.rate_bytes_min = 1 << 20;
+    says(&Place::new().refuses(&server.name(), &options), &["too slow", "bytes came in"]);
+}
+
+#[test]
 fn nobody_listening_is_named() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let name = format!("{}/app", listener.local_addr().unwrap());
