@@ -23,7 +23,8 @@ pub(super) fn main(context: &Context) -> Result<ExitCode> {
     // First, as a mounted image would keep the space of its files.
     ladder.unpin_all()?;
     end_orphans(&store)?;
-    let report = store.gc()?;
+    let (report, unfreed) = store.gc_unfreed()?;
+    unfreed.free_behind();
     if context.global.json {
         let value = serde_json::json!({
             "freed_bytes": report.freed_bytes,

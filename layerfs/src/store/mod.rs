@@ -54,7 +54,7 @@ use crate::io::IoChoice;
 use crate::{Digest, Limits, Result};
 
 pub use crash::Step;
-pub use gc::GcReport;
+pub use gc::{GcReport, Unfreed};
 pub use images::NamedImage;
 pub use index::chain_id;
 pub use lease::ImageLease;

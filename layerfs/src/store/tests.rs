@@ -227,3 +227,17 @@ fn staging_files_of_a_process_with_the_same_id_are_left_alone() {
         assert!(theirs("tree", count).join("theirs").exists(), "{count}");
     }
 }
+
+#[test]
+fn gc_lets_go_of_the_store_before_the_kernel_frees_the_layers() {
+    let place = tempfile::tempdir().expect("temporary directory");
+    let store = open(place.path());
+    let image = pull(&store, "a:1", &layers(&[1, 2])).expect("pulled");
+    store.remove("a:1", false).expect("removed");
+    let (report, unfreed) = store.gc_unfreed().expect("freed");
+    assert_eq!((report.layers.len(), unfreed.count()), (2, 2));
+    assert!(image.layers.iter().all(|layer| !store.has_layer(&layer.diff_id)));
+    pull(&store, "a:1", &layers(&[1, 2])).expect("nothing is locked any more");
+    unfreed.free_behind();
+    assert!(store.is_whole(&image));
+}
