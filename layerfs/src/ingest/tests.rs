@@ -163,11 +163,27 @@ fn dropping_and_cancelling_leave_nothing() {
         let Ingest::Started(mut begun) = store.ingest(&guard, layer.spec()).expect("begun") else {
             panic!("is new")
         };
-        guard.cancel_handle().cancel();
+        guard.cancel().cancel();
         assert!(matches!(begun.feed(&layer.blob), Err(Error::Cancelled { .. })));
         drop(begun);
         assert!(staged(&store).is_empty());
     }
+}
+
+#[test]
+fn a_pull_and_its_layers_are_cancelled_by_one_flag() {
+    let (_place, store) = store_with(IoChoice::Threads);
+    let pull = crate::Cancel::new();
+    let guard = store.begin_pull().expect("guard").stopped_by(&pull.child());
+    let layer = TestLayer::new(1, 100_000);
+    let Ingest::Started(mut begun) = store.ingest(&guard, layer.spec()).expect("begun") else {
+        panic!("is new")
+    };
+    pull.cancel();
+    assert!(matches!(begun.feed(&layer.blob), Err(Error::Cancelled { .. })), "at once, not after a poll");
+    drop(begun);
+    // Nor does a wait for a layer that somebody else holds go on.
+    assert!(matches!(store.ingest(&guard, layer.spec()), Err(Error::Cancelled { .. })));
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! The layers of an image, taken in side by side.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
+use crate::Cancel;
 use crate::ingest::{Ingest, Ingested, LayerSpec};
 use crate::manifest::{Descriptor, Layer};
 use crate::progress::{Event, Progress};
@@ -13,13 +12,11 @@ use crate::pull::fetch::Resolved;
 use crate::reference::Reference;
 use crate::store::{PullGuard, Store};
 use crate::tar::Entry;
-use crate::transport::{Cancel, Source};
+use crate::transport::Source;
 use crate::{Digest, Error, Result};
 
 /// Compressed bytes between two reports of progress.
 const REPORT_EVERY_BYTES: u64 = 512 << 10;
-/// How often it is looked whether the pull was stopped.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A layer that is in the store.
 #[derive(Debug, Default)]
@@ -44,8 +41,8 @@ struct Work<'a> {
     failed: Mutex<Option<Error>>,
 }
 
-/// Takes in each layer that is not there, by at most as many threads as the options say.
-#[allow(clippy::too_many_arguments)]
+/// Takes in each layer that is not there, by at most as many threads as the options say. Ends with the guard's cancel,
+/// which the first layer that fails calls.
 pub(super) fn take_in(
     store: &Store,
     guard: &PullGuard,
@@ -54,7 +51,6 @@ pub(super) fn take_in(
     image: &Resolved,
     options: &PullOptions,
     progress: &Arc<dyn Progress>,
-    stop: &Cancel,
 ) -> Result<HashMap<Digest, Taken>> {
     let mut seen = HashSet::new();
     // A layer may come several times in a chain; it is fetched once.
@@ -66,18 +62,14 @@ pub(super) fn take_in(
         source,
         reference,
         progress: progress.as_ref(),
-        stop,
+        stop: guard.cancel(),
         waiting: Mutex::new(waiting),
         taken: Mutex::default(),
         failed: Mutex::default(),
     };
-    let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let watch = scope.spawn(|| work.watch(&is_done));
         let workers: Vec<_> = (0..workers_count).map(|_| scope.spawn(|| work.run())).collect();
         let joined = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>();
-        is_done.store(true, Ordering::Release);
-        watch.thread().unpark();
         if let Some(panic) = joined.into_iter().find_map(std::result::Result::err) {
             std::panic::resume_unwind(panic);
         }
@@ -89,17 +81,6 @@ pub(super) fn take_in(
 }
 
 impl Work<'_> {
-    /// Passes a stop on to the store, whose waits and writes know nothing of ours.
-    fn watch(&self, is_done: &AtomicBool) {
-        while !is_done.load(Ordering::Acquire) {
-            if self.stop.is_cancelled() {
-                self.guard.cancel_handle().cancel();
-                return;
-            }
-            std::thread::park_timeout(LOOK_EVERY);
-        }
-    }
-
     fn run(&self) {
         while !self.stop.is_cancelled() {
             let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -171,7 +152,7 @@ pub(super) fn from_any_place(
             Err(error) => error,
         };
         place += 1;
-        if place >= count || guard.cancel_handle().is_cancelled() || !is_of_the_place(&error) {
+        if place >= count || guard.cancel().is_cancelled() || !is_of_the_place(&error) {
             return Err(error);
         }
         tracing::warn!(%error, "asking the next one");

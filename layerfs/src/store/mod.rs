@@ -58,7 +58,7 @@ pub use gc::{GcReport, Unfreed};
 pub use images::NamedImage;
 pub use index::chain_id;
 pub use lease::ImageLease;
-pub use pull::{CancelHandle, PullGuard};
+pub use pull::PullGuard;
 pub use records::{ImageRecord, LayerRecord, RECORD_MAX_BYTES};
 pub use remove::Removed;
 pub use verify::{Heal, NoHeal, Outcome, Part, VerifyItem, VerifyReport};

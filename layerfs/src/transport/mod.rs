@@ -11,7 +11,6 @@
 //! Documents are verified here. Layers are not: whoever ingests them hashes them anyway.
 
 mod archive;
-mod cancel;
 mod docker_archive;
 mod error;
 mod oci_layout;
@@ -22,8 +21,8 @@ mod section;
 
 use std::path::Path;
 
+pub use crate::Cancel;
 pub use archive::Archive;
-pub use cancel::Cancel;
 pub use docker_archive::DockerArchive;
 pub use error::SourceError;
 pub use oci_layout::{OciLayout, REF_NAME};
