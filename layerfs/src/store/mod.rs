@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Everything but `names` can be rebuilt: blobs and layers are fetched again, indexes and blob maps are made from
-//! layers. Every file is published by rename when whole, in the order leaves to names (layer, index, image, name),
+//! layers, image records from manifests and configs. Every file is published by rename when whole, in the order leaves to names (layer, index, image, name),
 //! and removed in the reverse order, so a crash at any [`Step`] leaves whole images only.
 
 pub(crate) mod crash;
@@ -29,6 +29,7 @@ mod lease;
 pub(crate) mod lock;
 pub(crate) mod publish;
 mod pull;
+mod rebuild;
 mod records;
 mod remove;
 mod size;

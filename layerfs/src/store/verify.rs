@@ -4,7 +4,8 @@
 //! layer   hash the tar, compare with its name     broken: put aside, fetched again through `Heal`, or put back
 //! blob    hash, compare with its name             broken: fetched again through `Heal`
 //! index   parse, compare with one made anew       broken: replaced by the one made anew
-//! record  parse, are all its parts there          missing parts: fetched or made again
+//! record  parse, are all its parts there          missing parts: fetched or made again; a lost one of a name:
+//!                                                 made again from manifest and config
 //! ```
 //!
 //! Nothing is taken away for which there is no better: a layer that cannot be fetched stays as it is, and one that
@@ -20,7 +21,7 @@ use crate::store::index::chain_id;
 use crate::store::layout::digest_of_name;
 use crate::store::publish::{Durability, Staged, publish, sync_directory};
 use crate::store::pull::PullGuard;
-use crate::store::records::ImageRecord;
+use crate::store::records::{ImageRecord, NameRecord};
 use crate::store::{Sink, Store};
 use crate::{Digest, Result, erofs};
 
@@ -184,8 +185,15 @@ impl Verifier<'_> {
         self.report.items.push(VerifyItem { part, path, images, bytes, outcome });
     }
 
-    /// Every record must parse, and every name lead to a record.
+    /// Every name must lead to a record, and every record parse.
     fn records(&mut self) -> Result<()> {
+        for (path, name) in self.store.name_records()? {
+            let outcome = match self.images.get(&name.manifest) {
+                Some(_) => Outcome::Good,
+                None => self.mend_record(&name)?,
+            };
+            self.add(Part::Record, path, vec![name.reference], 0, outcome);
+        }
         for manifest in self.store.manifests()? {
             let path = self.store.layout().image(&manifest);
             let outcome = match self.store.image_by_manifest(&manifest) {
@@ -194,15 +202,21 @@ impl Verifier<'_> {
             };
             self.add(Part::Record, path, vec![], 0, outcome);
         }
-        for (path, name) in self.store.name_records()? {
-            let outcome = if self.images.contains_key(&name.manifest) {
-                Outcome::Good
-            } else {
-                Outcome::Broken(format!("it names image {}, which has no record", name.manifest))
-            };
-            self.add(Part::Record, path, vec![name.reference], 0, outcome);
-        }
         Ok(())
+    }
+
+    fn mend_record(&mut self, name: &NameRecord) -> Result<Outcome> {
+        let lost = format!("it names image {}, which has no record", name.manifest);
+        if self.heal.is_none() {
+            return Ok(Outcome::Broken(format!("{lost}; `celda verify` tries to make it again")));
+        }
+        Ok(match self.store.rebuild_record(name)? {
+            Some(record) => {
+                self.images.insert(name.manifest, record);
+                Outcome::Healed(format!("{lost}; made again from its manifest and config"))
+            }
+            None => Outcome::Broken(format!("{lost}, and its manifest or config is missing; pull it again")),
+        })
     }
 
     fn layers(&mut self) -> Result<()> {
