@@ -77,7 +77,6 @@ fn print(value: &serde_json::Value) {
         ("architecture", "/architecture"),
         ("images", "/images_count"),
         ("mount", "/mount/rung"),
-        ("  direct reads", "/mount/directio"),
         ("  shared page cache", "/mount/inode_share"),
         ("layers written by", "/io/writes"),
         ("  verified by", "/io/verify_reads"),
