@@ -14,6 +14,7 @@
 //! `unsafe` and raw `libc` calls live only in [`sys`].
 #![deny(unsafe_code)]
 
+mod cancel;
 pub mod decompress;
 pub mod digest;
 pub mod directory;
@@ -35,6 +36,7 @@ pub mod tar;
 pub mod transport;
 pub mod tree;
 
+pub use cancel::Cancel;
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use limits::Limits;

@@ -7,9 +7,35 @@ use std::path::Path;
 
 use celda_layerfs::progress::Event;
 use celda_layerfs::pull::{PullOptions, PullPolicy, resolve_local};
+use celda_layerfs::store::{NoHeal, Outcome};
 use celda_layerfs::{Digest, Platform, Reference};
 use common::{Image, Place, always, gzip, tar};
 use serde_json::json;
+
+#[test]
+fn a_lost_or_damaged_image_record_is_made_again_from_the_blobs() {
+    let place = Place::new();
+    let layout = place.directory.path().join("layout");
+    Image::of(&[tar("one", 5000), tar("two", 300_000)]).write_layout(&layout, "v1");
+    let name = format!("oci:{}:v1", layout.display());
+    let record = place.pull(&name, &PullOptions::default()).unwrap();
+    let path = place.store.root().join(format!("images/{}.json", record.manifest.hex()));
+    let is_found = || place.store.image_by_manifest(&record.manifest).ok().flatten() == Some(record.clone());
+    let remove = |path: &Path| std::fs::remove_file(path).unwrap();
+    let damage = |path: &Path| std::fs::write(path, "{").unwrap();
+    for lose in [remove as fn(&Path), damage] {
+        lose(&path);
+        assert!(!place.store.check().unwrap().is_good() && !is_found(), "a check changes nothing");
+        let report = place.store.verify(&NoHeal).unwrap();
+        assert!(report.is_good(), "{report:?}");
+        assert!(report.items.iter().any(|item| matches!(item.outcome, Outcome::Healed(_))));
+        assert!(is_found());
+    }
+    remove(&path);
+    remove(&place.store.root().join(format!("blobs/sha256/{}", record.config.hex())));
+    let report = place.store.verify(&NoHeal).unwrap();
+    assert!(!report.is_good() && format!("{report:?}").contains("pull it again"), "{report:?}");
+}
 
 fn archive(directory: &Path, to: &Path) {
     let mut builder = tar::Builder::new(std::fs::File::create(to).unwrap());

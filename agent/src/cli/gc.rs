@@ -24,7 +24,8 @@ pub(super) fn main(context: &Context) -> Result<ExitCode> {
     ladder.unpin_all()?;
     end_orphans(&store)?;
     let volumes_count = spec::sweep_volumes(&spec::volumes_dir(store.root()))?;
-    let report = store.gc()?;
+    let (report, unfreed) = store.gc_unfreed()?;
+    unfreed.free_behind();
     if context.global.json {
         let value = serde_json::json!({
             "freed_bytes": report.freed_bytes,

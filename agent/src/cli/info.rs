@@ -14,6 +14,7 @@ pub(super) fn main(context: &Context) -> Result<ExitCode> {
     let (store, ladder) = context.store_and_ladder()?;
     let ladder = ladder.info();
     let ring = io::probe_ring();
+    let path = |by_ring: bool| if by_ring && ring.is_available { "ring" } else { "threads" };
     let value = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "root": store.root(),
@@ -22,8 +23,9 @@ pub(super) fn main(context: &Context) -> Result<ExitCode> {
         "architecture": std::env::consts::ARCH,
         "mount": ladder,
         "io": {
-            "path": if ring.is_available { "ring" } else { "threads" },
-            "why": (!ring.is_available).then_some(ring.reason),
+            "writes": path(store.options().io.writes_by_ring()),
+            "verify_reads": path(store.options().io.reads_by_ring()),
+            "why": (!ring.is_available).then_some(&ring.reason),
         },
         "cgroup": cgroup(),
         "images_count": store.images()?.len(),
@@ -75,9 +77,9 @@ fn print(value: &serde_json::Value) {
         ("architecture", "/architecture"),
         ("images", "/images_count"),
         ("mount", "/mount/rung"),
-        ("  direct reads", "/mount/directio"),
         ("  shared page cache", "/mount/inode_share"),
-        ("io", "/io/path"),
+        ("layers written by", "/io/writes"),
+        ("  verified by", "/io/verify_reads"),
         ("cgroup", "/cgroup/path"),
         ("  controllers", "/cgroup/controllers"),
     ];

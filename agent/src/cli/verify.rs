@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use celda_layerfs::pull::{PullPolicy, Refetch};
-use celda_layerfs::store::{NoHeal, Outcome, Part, VerifyItem};
+use celda_layerfs::store::{Outcome, Part, VerifyItem};
 
 use super::args::VerifyArgs;
 use super::context::{self, Context};
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 pub(super) fn main(context: &Context, args: &VerifyArgs) -> Result<ExitCode> {
     let (store, ladder) = context.store_and_ladder()?;
     let report = if args.dry_run {
-        store.verify(&NoHeal)?
+        store.check()?
     } else {
         let options = context::pull_options(&args.source, PullPolicy::Always)?;
         store.verify(&Refetch::new(options))?

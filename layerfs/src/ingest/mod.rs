@@ -28,9 +28,9 @@ use crate::store::crash::{self, Step};
 use crate::store::fault::fault;
 use crate::store::lock::{self, Mode};
 use crate::store::publish::{Durability, Staged, publish};
-use crate::store::{CancelHandle, PullGuard, Store};
+use crate::store::{PullGuard, Store};
 use crate::tar::Entry;
-use crate::{Digest, Error, Result};
+use crate::{Cancel, Digest, Error, Result};
 
 /// How long another process may hold a layer without writing a byte of it before the wait is given up.
 pub const STALL_WAIT: Duration = Duration::from_secs(120);
@@ -81,7 +81,6 @@ pub struct Ingested {
 pub struct LayerIngest {
     store: Store,
     guard: PullGuard,
-    cancelled: CancelHandle,
     what: LayerSpec,
     /// Declared before `staged`: its thread must have ended when the staging file goes.
     pipe: Pipe,
@@ -96,16 +95,19 @@ impl Store {
     /// Begins to take a layer in. Blocks while another process (or thread) takes the same layer in.
     ///
     /// # Errors
-    /// [`Error::Busy`] if that other one makes no progress for [`STALL_WAIT`], [`Error::Cancelled`], and I/O errors.
+    /// [`Error::Busy`] if that other one makes no progress for [`STALL_WAIT`], [`Error::Cancelled`],
+    /// [`Error::Layer`] if the layers of this pull are too much together, and I/O errors.
     pub fn ingest(&self, guard: &PullGuard, what: LayerSpec) -> Result<Ingest> {
         let path = self.layout().staging().join(format!("layer-{}", what.diff_id.hex()));
-        let cancelled = guard.cancel_handle();
         loop {
             if let Some(tar_bytes) = self.layer_bytes(&what.diff_id) {
+                let counted = guard.budget().take_bytes(tar_bytes);
+                counted
+                    .map_err(|source| Error::Layer { label: what.label.clone(), source: Box::new(source) })?;
                 return Ok(Ingest::AlreadyThere { tar_bytes });
             }
             let file = open_staging(&path)?;
-            if !wait_for_layer(&file, &path, &what, &cancelled)? {
+            if !wait_for_layer(&file, &path, &what, guard.cancel())? {
                 continue;
             }
             let staged = Staged::adopt(path.clone(), file);
@@ -121,7 +123,6 @@ impl Store {
             return Ok(Ingest::Started(Box::new(LayerIngest {
                 store: self.clone(),
                 guard: guard.clone(),
-                cancelled,
                 what,
                 pipe,
                 staged,
@@ -146,11 +147,11 @@ fn open_staging(path: &Path) -> Result<File> {
 
 /// Locks the layer's staging file, waiting as long as its holder makes progress. `false`: what was locked is not
 /// the staging file any more, look again.
-fn wait_for_layer(file: &File, path: &Path, what: &LayerSpec, cancelled: &CancelHandle) -> Result<bool> {
+fn wait_for_layer(file: &File, path: &Path, what: &LayerSpec, cancel: &Cancel) -> Result<bool> {
     let mut last_bytes = 0;
     let mut last_progress = Instant::now();
     loop {
-        if cancelled.is_cancelled() {
+        if cancel.is_cancelled() {
             return Err(Error::Cancelled { what: format!("layer {}", what.label) });
         }
         if lock::try_lock(file, Mode::Exclusive).map_err(Error::io("lock", path))? {
@@ -198,7 +199,7 @@ impl LayerIngest {
     /// [`Error::Layer`] for a corrupt or oversized blob or tar, [`Error::Cancelled`], [`Error::NoSpace`] and other
     /// I/O errors. Nothing of the layer is kept after one of them.
     pub fn feed(&mut self, compressed: &[u8]) -> Result<()> {
-        if self.cancelled.is_cancelled() {
+        if self.guard.cancel().is_cancelled() {
             return Err(Error::Cancelled { what: format!("layer {}", self.what.label) });
         }
         self.blob_hasher.update(compressed);
@@ -220,7 +221,7 @@ impl LayerIngest {
     /// # Errors
     /// Those of [`feed`](Self::feed), and [`Error::DigestMismatch`].
     pub fn finish(mut self) -> Result<Ingested> {
-        if self.cancelled.is_cancelled() {
+        if self.guard.cancel().is_cancelled() {
             return Err(Error::Cancelled { what: format!("layer {}", self.what.label) });
         }
         let blob = std::mem::take(&mut self.blob_hasher).finish();
@@ -289,6 +290,7 @@ impl LayerIngest {
     fn stage_error(&self, error: pipe::StageError) -> Error {
         match error {
             pipe::StageError::Tar(source) => self.refused(source),
+            pipe::StageError::Budget(source) => self.refused(source),
             pipe::StageError::Ended => self.refused(PipeClosed),
             pipe::StageError::Write { written_bytes, source } => {
                 let needed = format!(", {written_bytes} bytes of layer {} were written", self.what.label);

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use crate::digest::Hasher;
 use crate::io::{BUFFER_BYTES, BlobWriter};
+use crate::limits::{Budget, OverBudget};
 use crate::store::PullGuard;
 use crate::store::crash::{self, Step};
 use crate::tar::{Entry, TarError, TarReader};
@@ -25,6 +26,8 @@ pub(crate) struct PipeClosed;
 pub(crate) enum StageError {
     /// The tar is not what it must be.
     Tar(TarError),
+    /// All layers of the image together are too much.
+    Budget(OverBudget),
     /// The disk did not take it.
     Write { written_bytes: u64, source: io::Error },
     /// The thread is gone without an answer.
@@ -58,7 +61,7 @@ impl Pipe {
         let guard = guard.clone();
         let thread = std::thread::Builder::new()
             .name("celda-ingest".into())
-            .spawn(move || take_in(&queue, guard.workshop().writer(file, returns), &limits))
+            .spawn(move || take_in(&queue, guard.workshop().writer(file, returns), &limits, guard.budget()))
             .map_err(Error::io("start an ingest thread for", ""))?;
         let (full, thread) = (Some(full), Some(thread));
         Ok(Self { filling: Vec::new(), made_count: 0, free, full, thread })
@@ -122,18 +125,26 @@ fn take_in(
     queue: &Receiver<Vec<u8>>,
     mut writer: BlobWriter,
     limits: &Limits,
+    budget: &Budget,
 ) -> std::result::Result<Parsed, StageError> {
     let mut hasher = Hasher::new();
     let mut reader = TarReader::new(limits);
     let mut entries = Vec::new();
     let mut tar_bytes = 0;
     while let Ok(buffer) = queue.recv() {
+        budget.take_bytes(buffer.len() as u64).map_err(StageError::Budget)?;
         hasher.update(&buffer);
-        let mut keep = |entry| {
-            entries.push(entry);
+        let mut counted = Ok(());
+        let mut keep = |entry: Entry| {
+            // One that is too many is not kept, and the layer ends with this buffer.
+            counted = counted.clone().and_then(|()| budget.take_entry(entry.metadata_bytes()));
+            if counted.is_ok() {
+                entries.push(entry);
+            }
             Ok(())
         };
         reader.feed(&buffer, &mut keep).map_err(StageError::Tar)?;
+        counted.map_err(StageError::Budget)?;
         let count = buffer.len() as u64;
         writer.write(buffer).map_err(|source| StageError::Write { written_bytes: tar_bytes, source })?;
         tar_bytes += count;
@@ -141,5 +152,7 @@ fn take_in(
     }
     reader.finish().map_err(StageError::Tar)?;
     writer.finish().map_err(|source| StageError::Write { written_bytes: tar_bytes, source })?;
+    // They are kept until the last layer is there.
+    entries.shrink_to_fit();
     Ok(Parsed { diff_id: hasher.finish(), tar_bytes, entries })
 }

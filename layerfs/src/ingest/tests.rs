@@ -103,6 +103,50 @@ fn a_bomb_is_cut_off() {
 }
 
 #[test]
+fn layers_that_are_small_alone_are_counted_together() {
+    let layers: Vec<TestLayer> = (1..=4).map(|seed| TestLayer::new(seed, 1_000_000)).collect();
+    type Limit = fn(&mut crate::Limits);
+    let limits: [(Limit, &str); 3] = [
+        (|limits| limits.image_bytes = 3_500_000, "image_bytes = 3500000"),
+        (|limits| limits.entries_count = 3, "entries_count = 3"),
+        (|limits| limits.metadata_bytes = 500, "metadata_bytes = 500"),
+    ];
+    for (limit, words) in limits {
+        let place = tempfile::tempdir().expect("temporary directory");
+        let mut options = options(IoChoice::Threads, Sink::Index);
+        limit(&mut options.limits);
+        let store = Store::open(place.path(), options).expect("store opens");
+        let guard = store.begin_pull().expect("guard");
+        for layer in &layers[..3] {
+            ingest(&store, &guard, layer.spec(), &layer.blob).expect("is within").expect("is new");
+        }
+        let refused = ingest(&store, &guard, layers[3].spec(), &layers[3].blob).expect_err("is one too many");
+        let Error::Layer { source, .. } = &refused else { panic!("{refused}") };
+        assert!(source.to_string().contains(words), "{source}");
+        assert!(staged(&store).is_empty());
+        // Another image may have as much.
+        let guard = store.begin_pull().expect("guard");
+        ingest(&store, &guard, layers[3].spec(), &layers[3].blob).expect("is within").expect("is new");
+    }
+}
+
+#[test]
+fn layers_that_are_there_already_count_as_well() {
+    let layers: Vec<TestLayer> = (1..=3).map(|seed| TestLayer::new(seed, 1_000_000)).collect();
+    let place = tempfile::tempdir().expect("temporary directory");
+    let mut options = options(IoChoice::Threads, Sink::Index);
+    options.limits.image_bytes = 2_500_000;
+    let store = Store::open(place.path(), options).expect("store opens");
+    for layer in &layers {
+        let guard = store.begin_pull().expect("guard");
+        ingest(&store, &guard, layer.spec(), &layer.blob).expect("is within").expect("is new");
+    }
+    let guard = store.begin_pull().expect("guard");
+    let answers: Vec<bool> = layers.iter().map(|layer| store.ingest(&guard, layer.spec()).is_ok()).collect();
+    assert_eq!(answers, [true, true, false], "an interrupted pull that is tried again grows without end");
+}
+
+#[test]
 fn dropping_and_cancelling_leave_nothing() {
     for io in PATHS {
         let (_place, store) = store_with(io);
@@ -119,11 +163,27 @@ fn dropping_and_cancelling_leave_nothing() {
         let Ingest::Started(mut begun) = store.ingest(&guard, layer.spec()).expect("begun") else {
             panic!("is new")
         };
-        guard.cancel_handle().cancel();
+        guard.cancel().cancel();
         assert!(matches!(begun.feed(&layer.blob), Err(Error::Cancelled { .. })));
         drop(begun);
         assert!(staged(&store).is_empty());
     }
+}
+
+#[test]
+fn a_pull_and_its_layers_are_cancelled_by_one_flag() {
+    let (_place, store) = store_with(IoChoice::Threads);
+    let pull = crate::Cancel::new();
+    let guard = store.begin_pull().expect("guard").stopped_by(&pull.child());
+    let layer = TestLayer::new(1, 100_000);
+    let Ingest::Started(mut begun) = store.ingest(&guard, layer.spec()).expect("begun") else {
+        panic!("is new")
+    };
+    pull.cancel();
+    assert!(matches!(begun.feed(&layer.blob), Err(Error::Cancelled { .. })), "at once, not after a poll");
+    drop(begun);
+    // Nor does a wait for a layer that somebody else holds go on.
+    assert!(matches!(store.ingest(&guard, layer.spec()), Err(Error::Cancelled { .. })));
 }
 
 #[test]

@@ -58,6 +58,20 @@ impl FromStr for IoChoice {
     }
 }
 
+impl IoChoice {
+    /// Whether layers are written by the ring, if there is one. Auto writes by threads: the ring took 5 % more CPU
+    /// (benches/benches/io.rs), as each buffer is copied into a registered one.
+    pub fn writes_by_ring(self) -> bool {
+        self == Self::Ring
+    }
+
+    /// Whether `verify` reads by the ring, if there is one. Auto does: 4 % less CPU on cold layers, and a scrub neither
+    /// trusts the page cache nor fills it.
+    pub fn reads_by_ring(self) -> bool {
+        self != Self::Threads
+    }
+}
+
 impl fmt::Display for IoChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -148,9 +162,7 @@ impl Workshop {
     /// A writer for one file that begins empty. Buffers come back through `returns` in any order.
     pub(crate) fn writer(&self, file: File, returns: Returns) -> BlobWriter {
         #[cfg(feature = "ring")]
-        // Auto writes by threads: the ring took 5 % more CPU (benches/benches/io.rs), as each buffer is copied into
-        // a registered one.
-        if self.choice == IoChoice::Ring
+        if self.choice.writes_by_ring()
             && let Some(ring) = self.ring()
         {
             return BlobWriter::Ring(ring.writer(file, returns));
@@ -160,9 +172,8 @@ impl Workshop {
 
     /// The digest and length of a whole file.
     pub(crate) fn hash(&self, file: File) -> io::Result<(Digest, u64)> {
-        // Auto reads by ring: 4 % less CPU on cold layers, and a scrub neither trusts the page cache nor fills it.
         #[cfg(feature = "ring")]
-        if self.choice != IoChoice::Threads
+        if self.choice.reads_by_ring()
             && let Some(ring) = self.ring()
         {
             return ring.hash(file);

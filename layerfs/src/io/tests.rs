@@ -105,3 +105,11 @@ fn where_the_ring_is_forbidden_threads_do_its_work() {
         thread.join().expect("the test passes");
     }
 }
+
+#[test]
+fn auto_says_what_it_does() {
+    let does = |choice: IoChoice| (choice.writes_by_ring(), choice.reads_by_ring());
+    assert_eq!(does(IoChoice::Auto), (false, true));
+    assert_eq!(does(IoChoice::Ring), (true, true));
+    assert_eq!(does(IoChoice::Threads), (false, false));
+}

@@ -1,10 +1,13 @@
 //! One mount of an image for all who start containers of it, kept below RUN.
 //!
 //! ```text
-//! RUN/mounts                a private mount of itself, so that nothing in it shows in another mount namespace
+//! RUN/mounts                a private mount of itself, so that nothing in it shows in another mount namespace; 0700
 //! RUN/mounts/<chain id>     the image, mounted once; a container gets a detached clone of it (open_tree(2))
 //! RUN/mounts/root-<key>     a spare root: see spare.rs
 //! ```
+//!
+//! A pin is in the host's tree, where a setuid program of an image would serve the host's users: nobody but its owner
+//! can enter, and it is mounted `nosuid,nodev`. The clones are not: what is setuid in an image is so in its containers.
 //!
 //! Without it every `celda run` would mount the image anew, with an empty page cache: measured 1.2 ms of a start of
 //! 6 ms, and every container of an image would hold its own copy of each page it reads. A pin is a cache: whoever
@@ -12,6 +15,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
@@ -22,6 +26,7 @@ use rustix::mount::{
 };
 
 use super::ladder::{Ladder, Rung};
+use crate::sys::mount_setattr::{MountAttributes, mount_setattr};
 use crate::{Digest, Error, Result};
 
 /// `EROFS_SUPER_MAGIC_V1`, linux/magic.h: what tells a pin from the empty directory beneath it.
@@ -90,7 +95,7 @@ impl Ladder {
     /// `RUN/mounts`, mounted on itself and private, locked until the file is closed.
     pub(super) fn lock_pins(&self) -> std::result::Result<File, Errno> {
         let pins = self.pins();
-        fs::create_dir_all(&pins).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        make_private(&pins).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         // The lock is on RUN, which a mount on RUN/mounts does not hide.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let lock = rustix::fs::open(self.run(), flags, Mode::empty())?;
@@ -103,6 +108,20 @@ impl Ladder {
     }
 }
 
+/// Makes a directory for its owner alone, or makes one so that is there.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let mode = 0o700;
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        }
+        made => made,
+    }
+}
+
 /// Whether something is mounted on `path`: statx(2), `STATX_ATTR_MOUNT_ROOT`.
 fn is_mount_point(path: &Path) -> std::result::Result<bool, Errno> {
     let answer =
@@ -110,12 +129,16 @@ fn is_mount_point(path: &Path) -> std::result::Result<bool, Errno> {
     Ok(answer.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT))
 }
 
-/// A detached clone of what is mounted on `pin`, if that is a filesystem of the kind wanted.
+/// A detached clone of what is mounted on `pin`, if that is a filesystem of the kind wanted; setuid programs of it work.
 pub(super) fn clone_of(pin: &Path, magic: u64) -> Option<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let clone = rustix::mount::open_tree(CWD, pin, flags).ok()?;
     let filesystem = rustix::fs::fstatfs(&clone).ok()?;
-    (filesystem.f_type as u64 == magic).then_some(clone)
+    if filesystem.f_type as u64 != magic {
+        return None;
+    }
+    set_privileges(&clone, true).ok()?;
+    Some(clone)
 }
 
 /// Takes one pin away; answers whether something was mounted there.
@@ -125,9 +148,19 @@ pub(super) fn unpin(pin: &Path) -> bool {
     was_mounted
 }
 
+/// Whether setuid bits and device nodes beneath the mount count.
+pub(super) fn set_privileges(mount: &OwnedFd, privileges: bool) -> std::result::Result<(), Errno> {
+    let attributes = MountAttributes { privileges: Some(privileges), ..MountAttributes::default() };
+    mount_setattr(mount.as_fd(), attributes)
+}
+
 /// Moves `mount` to `pin` and answers a clone of it; `None` where that cannot be done, and `mount` is as it was.
 fn pin_down(mount: &OwnedFd, pin: &Path) -> Option<OwnedFd> {
     fs::create_dir_all(pin).ok()?;
-    move_mount(mount.as_fd(), "", CWD, pin, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).ok()?;
+    set_privileges(mount, false).ok()?;
+    if move_mount(mount.as_fd(), "", CWD, pin, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).is_err() {
+        let _ = set_privileges(mount, true);
+        return None;
+    }
     clone_of(pin, EROFS_SUPER_MAGIC)
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::MoveMountFlags;
 
 use super::ladder::Ladder;
-use super::pin::{OVERLAYFS_SUPER_MAGIC, clone_of};
+use super::pin::{OVERLAYFS_SUPER_MAGIC, clone_of, set_privileges};
 use super::root::{Root, SPARES_COUNT_MAX};
 use super::writable::WritableLayer;
 use crate::Digest;
@@ -88,6 +88,7 @@ impl Ladder {
                 let pin = self.pinned("root", &key);
                 let _lock = self.lock_pins().ok()?;
                 fs::create_dir(&pin).ok()?;
+                set_privileges(root.overlay(), false).ok()?;
                 let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
                 rustix::mount::move_mount(root.overlay(), "", rustix::fs::CWD, &pin, flags).ok()?;
                 key

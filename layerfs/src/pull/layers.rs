@@ -1,25 +1,22 @@
 //! The layers of an image, taken in side by side.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use crate::ingest::{Ingest, LayerSpec};
-use crate::manifest::Layer;
+use crate::Cancel;
+use crate::ingest::{Ingest, Ingested, LayerSpec};
+use crate::manifest::{Descriptor, Layer};
 use crate::progress::{Event, Progress};
 use crate::pull::PullOptions;
 use crate::pull::fetch::Resolved;
 use crate::reference::Reference;
 use crate::store::{PullGuard, Store};
 use crate::tar::Entry;
-use crate::transport::{Cancel, Source};
+use crate::transport::Source;
 use crate::{Digest, Error, Result};
 
 /// Compressed bytes between two reports of progress.
 const REPORT_EVERY_BYTES: u64 = 512 << 10;
-/// How often it is looked whether the pull was stopped.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A layer that is in the store.
 #[derive(Debug, Default)]
@@ -44,8 +41,8 @@ struct Work<'a> {
     failed: Mutex<Option<Error>>,
 }
 
-/// Takes in each layer that is not there, by at most as many threads as the options say.
-#[allow(clippy::too_many_arguments)]
+/// Takes in each layer that is not there, by at most as many threads as the options say. Ends with the guard's cancel,
+/// which the first layer that fails calls.
 pub(super) fn take_in(
     store: &Store,
     guard: &PullGuard,
@@ -54,7 +51,6 @@ pub(super) fn take_in(
     image: &Resolved,
     options: &PullOptions,
     progress: &Arc<dyn Progress>,
-    stop: &Cancel,
 ) -> Result<HashMap<Digest, Taken>> {
     let mut seen = HashSet::new();
     // A layer may come several times in a chain; it is fetched once.
@@ -66,18 +62,14 @@ pub(super) fn take_in(
         source,
         reference,
         progress: progress.as_ref(),
-        stop,
+        stop: guard.cancel(),
         waiting: Mutex::new(waiting),
         taken: Mutex::default(),
         failed: Mutex::default(),
     };
-    let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let watch = scope.spawn(|| work.watch(&is_done));
         let workers: Vec<_> = (0..workers_count).map(|_| scope.spawn(|| work.run())).collect();
         let joined = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>();
-        is_done.store(true, Ordering::Release);
-        watch.thread().unpark();
         if let Some(panic) = joined.into_iter().find_map(std::result::Result::err) {
             std::panic::resume_unwind(panic);
         }
@@ -89,17 +81,6 @@ pub(super) fn take_in(
 }
 
 impl Work<'_> {
-    /// Passes a stop on to the store, whose waits and writes know nothing of ours.
-    fn watch(&self, is_done: &AtomicBool) {
-        while !is_done.load(Ordering::Acquire) {
-            if self.stop.is_cancelled() {
-                self.guard.cancel_handle().cancel();
-                return;
-            }
-            std::thread::park_timeout(LOOK_EVERY);
-        }
-    }
-
     fn run(&self) {
         while !self.stop.is_cancelled() {
             let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -135,28 +116,85 @@ fn fetch_layer(work: &Work<'_>, layer: &Layer) -> Result<(Taken, bool)> {
     let blob = work.source.names_blobs().then_some(layer.blob.digest);
     let label = format!("{} of {}", layer.blob.digest, work.reference);
     let spec = LayerSpec { blob, diff_id: layer.diff_id, label };
-    let mut ingest = match work.store.ingest(work.guard, spec)? {
-        Ingest::AlreadyThere { tar_bytes } => {
-            let blob_bytes = layer.blob.size_bytes;
-            return Ok((Taken { blob, blob_bytes, tar_bytes, entries: None }, false));
+    let there = from_any_place(work.store, work.guard, work.source, &layer.blob, &spec, work.progress)?;
+    Ok(match there {
+        There::Before { tar_bytes } => {
+            (Taken { blob, blob_bytes: layer.blob.size_bytes, tar_bytes, entries: None }, false)
         }
+        There::Now(done) => {
+            let (blob_bytes, tar_bytes) = (done.blob_bytes, done.tar_bytes);
+            (Taken { blob, blob_bytes, tar_bytes, entries: Some(done.entries) }, true)
+        }
+    })
+}
+
+/// A layer that is in the store.
+pub(super) enum There {
+    Before { tar_bytes: u64 },
+    Now(Ingested),
+}
+
+/// Takes a layer in from the first place of the source that gives its right bytes. What a place has given before it
+/// failed is dropped: only the digest of the whole tells which bytes were right.
+pub(super) fn from_any_place(
+    store: &Store,
+    guard: &PullGuard,
+    source: &dyn Source,
+    blob: &Descriptor,
+    spec: &LayerSpec,
+    progress: &dyn Progress,
+) -> Result<There> {
+    let count = source.places_count().max(1);
+    let mut place = 0;
+    loop {
+        let error = match from_place(store, guard, (source, place), blob, spec, progress) {
+            Ok(there) => return Ok(there),
+            Err(error) => error,
+        };
+        place += 1;
+        if place >= count || guard.cancel().is_cancelled() || !is_of_the_place(&error) {
+            return Err(error);
+        }
+        tracing::warn!(%error, "asking the next one");
+        let attempt = u32::try_from(place).unwrap_or(u32::MAX);
+        progress.event(Event::LayerRetry { layer: blob.digest, attempt, reason: error.to_string() });
+    }
+}
+
+/// Whether another place may do better.
+fn is_of_the_place(error: &Error) -> bool {
+    match error {
+        Error::DigestMismatch { .. } | Error::Layer { .. } => true,
+        #[cfg(feature = "registry")]
+        Error::Registry(_) => true,
+        _ => false,
+    }
+}
+
+fn from_place(
+    store: &Store,
+    guard: &PullGuard,
+    (source, place): (&dyn Source, usize),
+    blob: &Descriptor,
+    spec: &LayerSpec,
+    progress: &dyn Progress,
+) -> Result<There> {
+    let mut ingest = match store.ingest(guard, spec.clone())? {
+        Ingest::AlreadyThere { tar_bytes } => return Ok(There::Before { tar_bytes }),
         Ingest::Started(ingest) => ingest,
     };
     let (mut bytes, mut reported) = (0, 0);
-    let report = |bytes, total| {
-        work.progress.event(Event::LayerProgress { layer: layer.blob.digest, bytes, total });
-    };
-    work.source.layer(&layer.blob, &mut |chunk| {
+    let report =
+        |bytes| progress.event(Event::LayerProgress { layer: blob.digest, bytes, total: blob.size_bytes });
+    source.layer(blob, place, &mut |chunk| {
         ingest.feed(chunk)?;
         bytes += chunk.len() as u64;
         if bytes - reported >= REPORT_EVERY_BYTES {
             reported = bytes;
-            report(bytes, layer.blob.size_bytes);
+            report(bytes);
         }
         Ok(())
     })?;
-    report(bytes, layer.blob.size_bytes);
-    let done = ingest.finish()?;
-    let (blob, blob_bytes) = (blob, done.blob_bytes);
-    Ok((Taken { blob, blob_bytes, tar_bytes: done.tar_bytes, entries: Some(done.entries) }, true))
+    report(bytes);
+    ingest.finish().map(There::Now)
 }

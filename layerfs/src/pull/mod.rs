@@ -98,9 +98,9 @@ pub fn pull(
             platform: options.platform.to_string(),
         });
     }
-    let guard = store.begin_pull()?;
     // Its own flag, so that a failed layer stops the others and nobody else's pull.
     let stop = cancel.child();
+    let guard = store.begin_pull()?.stopped_by(&stop);
     let source = open(reference, options, store, progress, &stop)?;
     let found = fetch::manifest(source.as_ref(), reference, options, store.limits())?;
     if let Some(record) = fetch::present(store, &guard, reference, options, &found)? {
@@ -113,7 +113,7 @@ pub fn pull(
         manifest: image.manifest,
         layers: image.layers.iter().map(|layer| (layer.blob.digest, layer.blob.size_bytes)).collect(),
     });
-    let taken = layers::take_in(store, &guard, source.as_ref(), reference, &image, options, progress, &stop);
+    let taken = layers::take_in(store, &guard, source.as_ref(), reference, &image, options, progress);
     let taken = match taken {
         // Whoever failed because the user stopped it says so, in whatever words.
         Err(_) if cancel.is_cancelled() => Err(Error::Cancelled { what: format!("pull of {reference}") }),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::ingest::{Ingest, LayerSpec};
+use crate::ingest::LayerSpec;
 use crate::manifest::Descriptor;
 use crate::progress::{Progress, Silent};
-use crate::pull::{self, PullOptions, fetch};
+use crate::pull::{self, PullOptions, fetch, layers};
 use crate::reference::Reference;
 use crate::store::{Heal, ImageRecord, LayerRecord, PullGuard, Store};
 use crate::transport::{Cancel, Source};
@@ -87,11 +87,8 @@ impl Heal for Refetch {
         let named = source.names_blobs().then_some(blob.digest);
         let label = format!("{} of {}", blob.digest, image.reference);
         let spec = LayerSpec { blob: named, diff_id: record.diff_id, label };
-        if let Ingest::Started(mut ingest) = store.ingest(guard, spec)? {
-            source.layer(&blob, &mut |chunk| ingest.feed(chunk))?;
-            ingest.finish()?;
-        }
-        Ok(true)
+        let guard = guard.for_another_image(store.limits());
+        layers::from_any_place(store, &guard, source.as_ref(), &blob, &spec, &Silent).map(|_| true)
     }
 
     fn fetch_blob(

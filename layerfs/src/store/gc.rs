@@ -8,6 +8,7 @@
 //! Killed anywhere, what is left is unreferenced, and the next gc takes it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,10 +25,34 @@ use crate::{Digest, Error, Result, mount};
 /// How long gc waits for pulls to end.
 const GC_WAIT: Duration = Duration::from_secs(5);
 
+/// Descriptors of removed layers kept at most; the files of more are freed where they are removed.
+const UNFREED_COUNT_MAX: usize = 256;
+
+/// Layers that have no name any more and whose space is free once this is dropped. For each gigabyte the kernel takes
+/// some 150 ms to let go of the blocks and of the cached pages with their buffers.
+#[derive(Debug, Default)]
+pub struct Unfreed(Vec<File>);
+
+impl Unfreed {
+    /// How many files there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Lets another process drop it, which ends by itself: for commands, whose own end would wait. Whoever stays up
+    /// drops it on a thread.
+    pub fn free_behind(self) {
+        if let Err(error) = crate::sys::close_behind::close_behind(self.0) {
+            tracing::debug!(%error, "removed layers were freed here");
+        }
+    }
+}
+
 /// What a gc freed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GcReport {
-    /// Bytes on the disk that are free now (those of a removed layer a container still runs from, a little later).
+    /// Bytes on the disk that are free once [`Unfreed`] is dropped (those of a removed layer that a container still
+    /// runs from, when it ends).
     pub freed_bytes: u64,
     /// Images without a name that were removed.
     pub images: Vec<Digest>,
@@ -58,6 +83,15 @@ impl Store {
     /// [`crate::Error::Busy`] while a pull or verify runs, [`crate::Error::Record`] if a record is damaged: then
     /// nothing is freed, as its layers may be wanted.
     pub fn gc(&self) -> Result<GcReport> {
+        self.gc_unfreed().map(|(report, _)| report)
+    }
+
+    /// [`gc`](Self::gc) that answers when the names are gone: nobody who waits for the store, or for the answer, waits
+    /// for the kernel to free the space as well.
+    ///
+    /// # Errors
+    /// As `gc`.
+    pub fn gc_unfreed(&self) -> Result<(GcReport, Unfreed)> {
         let path = self.layout().store_lock();
         let file = open_lock_file(&path)?;
         let hint = "a pull or a verify is in progress: run `celda gc` again when it is done";
@@ -69,11 +103,11 @@ impl Store {
         crash::reached(Step::GcRecordsSwept);
         self.sweep_sinks(&marked, &mut report)?;
         crash::reached(Step::GcIndexesSwept);
-        self.sweep_layers(&marked, &mut report)?;
+        let unfreed = self.sweep_layers(&marked, &mut report)?;
         crash::reached(Step::GcLayersSwept);
         self.sweep_blobs(&marked, &mut report)?;
         self.sweep_containers(&mut report)?;
-        Ok(report)
+        Ok((report, unfreed))
     }
 
     /// Drops the records of images without name and lease; marks what the others need.
@@ -178,16 +212,20 @@ impl Store {
         Ok(())
     }
 
-    fn sweep_layers(&self, marked: &Marked, report: &mut GcReport) -> Result<()> {
+    fn sweep_layers(&self, marked: &Marked, report: &mut GcReport) -> Result<Unfreed> {
+        let mut unfreed = Unfreed::default();
         for (name, path) in self.files_in("layers/sha256")? {
             let Some(diff_id) = digest_of_name(&name, ".tar") else { continue };
             if !marked.layers.contains(&diff_id) {
                 report.freed_bytes += size::bytes_of(&path);
+                if unfreed.count() < UNFREED_COUNT_MAX {
+                    unfreed.0.extend(publish::open_to_lock(&path));
+                }
                 unlink(&path)?;
                 report.layers.push(diff_id);
             }
         }
-        Ok(())
+        Ok(unfreed)
     }
 
     /// Drops manifests and configs of no image, and blob maps of no layer.

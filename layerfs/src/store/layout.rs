@@ -5,18 +5,27 @@ use std::path::{Path, PathBuf};
 use crate::Digest;
 
 /// The directories of a store, in the order they are made; the last one tells that all of them are there.
-pub(crate) const DIRECTORIES: [&str; 10] = [
+///
+/// All are for the store's owner alone: what containers wrote, what images unpack to and what volumes hold may be
+/// setuid, and tars and configs may hold what is not for every user of the machine.
+pub(crate) const DIRECTORIES: [&str; 13] = [
     "layers",
     "layers/sha256",
     "layers/blobs",
+    "blobs",
     "blobs/sha256",
+    "index",
     "index/sha256",
     "trees",
     "names",
     "images",
     "containers",
     "staging",
+    "volumes",
 ];
+
+/// Permissions of [`DIRECTORIES`].
+pub(crate) const DIRECTORY_MODE: u32 = 0o700;
 
 /// The paths of one store.
 #[derive(Debug, Clone)]

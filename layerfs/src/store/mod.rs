@@ -9,13 +9,14 @@
 //! ROOT/names/<hash>.json              reference and platform -> manifest
 //! ROOT/images/<manifest>.json         all a run needs: config, layers, chain id
 //! ROOT/containers/<id>/{upper,work}   writable layers; the flock of <id> is held while the container lives
+//! ROOT/volumes/<name>                 named volumes: whoever runs containers fills and removes them
 //! ROOT/staging/                       unpublished; swept at the next pull unless its flock is held
 //! ROOT/store.lock                     shared by pulls and verify, exclusive for gc
 //! ROOT/catalogue.lock                 exclusive while names and image records change
 //! ```
 //!
 //! Everything but `names` can be rebuilt: blobs and layers are fetched again, indexes and blob maps are made from
-//! layers. Every file is published by rename when whole, in the order leaves to names (layer, index, image, name),
+//! layers, image records from manifests and configs. Every file is published by rename when whole, in the order leaves to names (layer, index, image, name),
 //! and removed in the reverse order, so a crash at any [`Step`] leaves whole images only.
 
 pub(crate) mod crash;
@@ -28,6 +29,7 @@ mod lease;
 pub(crate) mod lock;
 pub(crate) mod publish;
 mod pull;
+mod rebuild;
 mod records;
 mod remove;
 mod size;
@@ -46,17 +48,18 @@ mod verify_tests;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::io::IoChoice;
 use crate::{Digest, Limits, Result};
 
 pub use crash::Step;
-pub use gc::GcReport;
+pub use gc::{GcReport, Unfreed};
 pub use images::NamedImage;
 pub use index::chain_id;
 pub use lease::ImageLease;
-pub use pull::{CancelHandle, PullGuard};
+pub use pull::PullGuard;
 pub use records::{ImageRecord, LayerRecord, RECORD_MAX_BYTES};
 pub use remove::Removed;
 pub use verify::{Heal, NoHeal, Outcome, Part, VerifyItem, VerifyReport};
@@ -100,7 +103,8 @@ impl Store {
     /// [`crate::Error::NoPermission`] or [`crate::Error::ReadOnly`] where the directories cannot be made.
     pub fn open(root: &Path, options: StoreOptions) -> Result<Self> {
         let layout = Layout::new(root);
-        if rustix::fs::access(layout.staging(), rustix::fs::Access::EXISTS).is_err() {
+        let last = layout.directory(layout::DIRECTORIES[layout::DIRECTORIES.len() - 1]);
+        if rustix::fs::access(last, rustix::fs::Access::EXISTS).is_err() {
             make_directories(&layout)?;
         }
         Ok(Self { layout, options })
@@ -177,17 +181,17 @@ impl Store {
 
 fn make_directories(layout: &Layout) -> Result<()> {
     fs::create_dir_all(layout.root()).map_err(|error| fault("create directory", layout.root(), error))?;
+    let private = fs::Permissions::from_mode(layout::DIRECTORY_MODE);
     for name in layout::DIRECTORIES {
         let path = layout.directory(name);
-        match fs::create_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(fault("create directory", &path, error));
+        match fs::DirBuilder::new().mode(layout::DIRECTORY_MODE).create(&path) {
+            Ok(()) => {}
+            // Another process makes the store as well, or whoever made it let others in.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::set_permissions(&path, private.clone()).map_err(|error| fault("chmod", &path, error))?;
             }
-            _ => {}
+            Err(error) => return Err(fault("create directory", &path, error)),
         }
     }
-    // What containers wrote must not be reachable by other users: a setuid file there would serve them.
-    let containers = layout.directory("containers");
-    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    fs::set_permissions(&containers, private).map_err(|error| fault("chmod", &containers, error))
+    Ok(())
 }

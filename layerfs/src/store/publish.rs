@@ -1,14 +1,13 @@
 //! Staging and publishing: a file gets its name only when it is whole.
 //!
 //! ```text
-//! create staging/<unique> + flock  ->  write  ->  fsync  ->  rename to its name  ->  fsync the directory
+//! create staging/<random> + flock  ->  write  ->  fsync  ->  rename to its name  ->  fsync the directory
 //!        swept by the next pull unless the flock is held         (directories once per image, see `pull`)
 //! ```
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::directory::remove_path;
 use crate::store::crash::{self, Step};
@@ -17,7 +16,7 @@ use crate::store::layout::Layout;
 use crate::store::{lock, size};
 use crate::{Error, Result};
 
-/// How often a staging file is made anew because a sweeper took it between open and lock.
+/// How often a staging file is made anew because its name was taken, or a sweeper took it between open and lock.
 const STAGE_ATTEMPTS: u32 = 16;
 
 /// A file (or directory) in staging, locked by this process; gone when dropped unless published.
@@ -28,23 +27,23 @@ pub(crate) struct Staged {
     published: bool,
 }
 
-/// A staging name nobody else uses: the process and a count within it.
-fn unique(layout: &Layout, kind: &str) -> PathBuf {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    layout.staging().join(format!("{kind}-{}-{count}", std::process::id()))
+/// A staging name nobody else uses. Random, as process ids are not: containers that share a store have each their 1.
+fn unique(layout: &Layout, kind: &str) -> Result<PathBuf> {
+    let mut random = [0; size_of::<u128>()];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| Error::io("name a file in", layout.staging())(errno.into()))?;
+    Ok(layout.staging().join(format!("{kind}-{:032x}", u128::from_ne_bytes(random))))
 }
 
 impl Staged {
     /// A new empty file.
     pub(crate) fn file(layout: &Layout, kind: &str) -> Result<Self> {
         Self::attempt(|| {
-            let path = unique(layout, kind);
+            let path = unique(layout, kind)?;
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
-                .create(true)
-                .truncate(true)
+                .create_new(true)
                 .open(&path)
                 .map_err(|error| fault("create", &path, error))?;
             Ok((path, file))
@@ -54,16 +53,8 @@ impl Staged {
     /// A new empty directory, locked by its own descriptor.
     pub(crate) fn directory(layout: &Layout, kind: &str) -> Result<Self> {
         Self::attempt(|| {
-            let path = unique(layout, kind);
-            match fs::create_dir(&path) {
-                Ok(()) => {}
-                // What is left of a dead process that had the same id.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    remove_path(&path).map_err(|error| fault("remove", &path, error))?;
-                    fs::create_dir(&path).map_err(|error| fault("create directory", &path, error))?;
-                }
-                Err(error) => return Err(fault("create directory", &path, error)),
-            }
+            let path = unique(layout, kind)?;
+            fs::create_dir(&path).map_err(|error| fault("create directory", &path, error))?;
             let file = File::open(&path).map_err(|error| fault("open", &path, error))?;
             Ok((path, file))
         })
@@ -73,7 +64,11 @@ impl Staged {
         let mut last = PathBuf::new();
         for _ in 0..STAGE_ATTEMPTS {
             let (path, file) = match make() {
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+                Err(Error::Io { source, .. })
+                    if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) =>
+                {
+                    continue;
+                }
                 other => other?,
             };
             let locked = lock::try_lock(&file, lock::Mode::Exclusive).map_err(Error::io("lock", &path))?;
@@ -88,6 +83,15 @@ impl Staged {
             waited_s: 0,
             hint: "another process keeps sweeping it: try again",
         })
+    }
+
+    /// A file of the store, moved to staging: it goes when dropped, unless it is given a name again.
+    pub(crate) fn aside(layout: &Layout, kind: &str, from: &Path) -> Result<Self> {
+        let file = open_to_lock(from).map_err(|error| fault("open", from, error))?;
+        lock::try_lock(&file, lock::Mode::Exclusive).map_err(Error::io("lock", from))?;
+        let path = unique(layout, kind)?;
+        fs::rename(from, &path).map_err(|error| fault("put aside", from, error))?;
+        Ok(Self { path, file, published: false })
     }
 
     /// A file under a given staging name that this process has already locked.

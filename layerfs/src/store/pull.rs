@@ -3,17 +3,17 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::io::Workshop;
+use crate::limits::Budget;
 use crate::store::Store;
 use crate::store::crash::Step;
 use crate::store::fault::fault;
 use crate::store::lock::{self, Mode, Wait};
 use crate::store::publish::{self, Durability, publish, sync_directory};
 use crate::store::records::{self, ImageRecord, NameRecord};
-use crate::{Digest, Error, Result};
+use crate::{Cancel, Digest, Error, Limits, Result};
 
 /// How long one process waits while another changes names: that takes a few fsyncs.
 const CATALOGUE_WAIT: Duration = Duration::from_secs(30);
@@ -25,36 +25,37 @@ const PULL_WAIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct PullGuard {
     held: Arc<Held>,
+    budget: Arc<Budget>,
+    cancel: Cancel,
 }
 
 #[derive(Debug)]
 struct Held {
     /// Holds the shared flock on `store.lock`.
     _lock: File,
-    cancelled: CancelHandle,
     workshop: Workshop,
 }
 
-/// Ends the waits and ingests of a pull early, from any thread.
-#[derive(Debug, Clone, Default)]
-pub struct CancelHandle(Arc<AtomicBool>);
-
-impl CancelHandle {
-    /// Every `feed`, `finish` and wait of the pull answers [`Error::Cancelled`] from now on.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether [`cancel`](Self::cancel) was called.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 impl PullGuard {
-    /// The pull's cancel handle.
-    pub fn cancel_handle(&self) -> CancelHandle {
-        self.held.cancelled.clone()
+    /// What ends the waits and ingests under this guard early: each of them answers [`Error::Cancelled`] then.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// This guard, ended by `cancel`.
+    #[must_use]
+    pub fn stopped_by(self, cancel: &Cancel) -> Self {
+        Self { cancel: cancel.clone(), ..self }
+    }
+
+    /// This guard for another image: what its layers may cost is counted anew.
+    pub(crate) fn for_another_image(&self, limits: &Limits) -> Self {
+        Self { budget: Arc::new(Budget::new(limits)), ..self.clone() }
+    }
+
+    /// What the layers of this pull may cost together.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The I/O path, chosen once per pull.
@@ -81,20 +82,23 @@ impl Store {
     /// [`Error::Busy`] if a gc does not end, [`Error::NoPermission`] or [`Error::ReadOnly`] where the store may
     /// not be written.
     pub fn begin_pull(&self) -> Result<PullGuard> {
-        let path = self.layout().store_lock();
-        let file = open_lock_file(&path)?;
-        let wait = Wait { at_most: PULL_WAIT, what: "the store", hint: "a `celda gc` is running: try again" };
-        lock::lock(&file, &path, Mode::Shared, &wait)?;
+        let guard = self.hold()?;
         let swept_bytes = publish::sweep(self.layout())?;
         if swept_bytes > 0 {
             tracing::info!(swept_bytes, "removed what an interrupted pull had left");
         }
-        let held = Held {
-            _lock: file,
-            cancelled: CancelHandle::default(),
-            workshop: Workshop::new(self.options.io),
-        };
-        Ok(PullGuard { held: Arc::new(held) })
+        Ok(guard)
+    }
+
+    /// Takes the shared lock, and changes nothing.
+    pub(crate) fn hold(&self) -> Result<PullGuard> {
+        let path = self.layout().store_lock();
+        let file = open_lock_file(&path)?;
+        let wait = Wait { at_most: PULL_WAIT, what: "the store", hint: "a `celda gc` is running: try again" };
+        lock::lock(&file, &path, Mode::Shared, &wait)?;
+        let held = Held { _lock: file, workshop: Workshop::new(self.options.io) };
+        let (held, budget) = (Arc::new(held), Arc::new(Budget::new(self.limits())));
+        Ok(PullGuard { held, budget, cancel: Cancel::new() })
     }
 
     /// Keeps a manifest or config under the digest of its bytes.

@@ -203,3 +203,41 @@ fn an_image_without_layers_has_an_index() {
     let image = pull(&store, "empty:1", &[]).expect("pulled");
     assert!(store.lease(&image).expect("leased").tars().is_empty());
 }
+
+#[test]
+fn staging_files_of_a_process_with_the_same_id_are_left_alone() {
+    use crate::store::publish::Staged;
+    let place = tempfile::tempdir().expect("temporary directory");
+    let store = open(place.path());
+    let staging = store.layout().staging();
+    let theirs = |kind: &str, count| staging.join(format!("{kind}-{}-{count}", std::process::id()));
+    // More than this process stages in all its tests.
+    for count in 0..4096 {
+        fs::write(theirs("blob", count), b"theirs").expect("written");
+        fs::create_dir_all(theirs("tree", count).join("theirs")).expect("made");
+    }
+    for _ in 0..4 {
+        let blob = Staged::file(store.layout(), "blob").expect("staged");
+        let tree = Staged::directory(store.layout(), "tree").expect("staged");
+        assert_ne!(blob.path(), Staged::file(store.layout(), "blob").expect("staged").path());
+        drop((blob, tree));
+    }
+    for count in 0..4096 {
+        assert_eq!(fs::read(theirs("blob", count)).expect("still there"), b"theirs", "{count}");
+        assert!(theirs("tree", count).join("theirs").exists(), "{count}");
+    }
+}
+
+#[test]
+fn gc_lets_go_of_the_store_before_the_kernel_frees_the_layers() {
+    let place = tempfile::tempdir().expect("temporary directory");
+    let store = open(place.path());
+    let image = pull(&store, "a:1", &layers(&[1, 2])).expect("pulled");
+    store.remove("a:1", false).expect("removed");
+    let (report, unfreed) = store.gc_unfreed().expect("freed");
+    assert_eq!((report.layers.len(), unfreed.count()), (2, 2));
+    assert!(image.layers.iter().all(|layer| !store.has_layer(&layer.diff_id)));
+    pull(&store, "a:1", &layers(&[1, 2])).expect("nothing is locked any more");
+    unfreed.free_behind();
+    assert!(store.is_whole(&image));
+}

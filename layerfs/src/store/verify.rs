@@ -1,13 +1,17 @@
 //! Looking at every byte of the store, and mending what can be mended.
 //!
 //! ```text
-//! layer   hash the tar, compare with its name     broken: removed, fetched again through `Heal`
-//! blob    hash, compare with its name             broken: removed, fetched again through `Heal`
+//! layer   hash the tar, compare with its name     broken: put aside, fetched again through `Heal`, or put back
+//! blob    hash, compare with its name             broken: fetched again through `Heal`
 //! index   parse, compare with one made anew       broken: replaced by the one made anew
-//! record  parse, are all its parts there          missing parts: fetched or made again
+//! record  parse, are all its parts there          missing parts: fetched or made again; a lost one of a name:
+//!                                                 made again from manifest and config
 //! ```
+//!
+//! Nothing is taken away for which there is no better: a layer that cannot be fetched stays as it is, and one that
+//! cannot be read (too many open files, a disk that fails) is not touched. [`Store::check`] only looks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -15,10 +19,9 @@ use crate::store::crash::{self, Step};
 use crate::store::fault::fault;
 use crate::store::index::chain_id;
 use crate::store::layout::digest_of_name;
-use crate::store::publish::{Durability, publish, sync_directory};
+use crate::store::publish::{Durability, Staged, publish, sync_directory};
 use crate::store::pull::PullGuard;
-use crate::store::records::ImageRecord;
-use crate::store::remove::unlink;
+use crate::store::records::{ImageRecord, NameRecord};
 use crate::store::{Sink, Store};
 use crate::{Digest, Result, erofs};
 
@@ -85,7 +88,7 @@ pub enum Outcome {
     Good,
     /// It was broken or missing as told, and is good now.
     Healed(String),
-    /// It is broken as told; `celda pull` of the image named makes it good.
+    /// It is broken as told, and as it was.
     Broken(String),
 }
 
@@ -118,8 +121,17 @@ impl VerifyReport {
     }
 }
 
-/// What a look at one part found: bytes seen, and what is wrong if something is.
-type Finding = (u64, Option<String>);
+/// What a look at a layer found.
+enum Look {
+    /// So many bytes, the right ones.
+    Good(u64),
+    /// No such file.
+    Missing,
+    /// So many bytes, which have another digest as told.
+    Wrong(u64, String),
+    /// Whether it is right could not be seen.
+    Unreadable(String),
+}
 
 /// The images that need a part, and one of them with the part's place in it, to fetch it by.
 struct Wanted<'a> {
@@ -130,8 +142,11 @@ struct Wanted<'a> {
 struct Verifier<'a> {
     store: &'a Store,
     guard: PullGuard,
-    heal: &'a dyn Heal,
+    /// Who fetches again; none if nothing is to be changed.
+    heal: Option<&'a dyn Heal>,
     images: BTreeMap<Digest, ImageRecord>,
+    /// Layers that are not as they should be: nothing is made of them.
+    broken: BTreeSet<Digest>,
     report: VerifyReport,
 }
 
@@ -142,9 +157,21 @@ impl Store {
     /// # Errors
     /// Only what keeps it from looking at all; what is broken is in the report.
     pub fn verify(&self, heal: &dyn Heal) -> Result<VerifyReport> {
-        let guard = self.begin_pull()?;
+        self.look(self.begin_pull()?, Some(heal))
+    }
+
+    /// [`verify`](Self::verify) without changing anything: what it would mend is broken in the report.
+    ///
+    /// # Errors
+    /// As `verify`.
+    pub fn check(&self) -> Result<VerifyReport> {
+        self.look(self.hold()?, None)
+    }
+
+    fn look(&self, guard: PullGuard, heal: Option<&dyn Heal>) -> Result<VerifyReport> {
         let images = self.image_records()?;
-        let mut verifier = Verifier { store: self, guard, heal, images, report: VerifyReport::default() };
+        let (broken, report) = (BTreeSet::new(), VerifyReport::default());
+        let mut verifier = Verifier { store: self, guard, heal, images, broken, report };
         verifier.records()?;
         verifier.layers()?;
         verifier.blobs()?;
@@ -158,8 +185,15 @@ impl Verifier<'_> {
         self.report.items.push(VerifyItem { part, path, images, bytes, outcome });
     }
 
-    /// Every record must parse, and every name lead to a record.
+    /// Every name must lead to a record, and every record parse.
     fn records(&mut self) -> Result<()> {
+        for (path, name) in self.store.name_records()? {
+            let outcome = match self.images.get(&name.manifest) {
+                Some(_) => Outcome::Good,
+                None => self.mend_record(&name)?,
+            };
+            self.add(Part::Record, path, vec![name.reference], 0, outcome);
+        }
         for manifest in self.store.manifests()? {
             let path = self.store.layout().image(&manifest);
             let outcome = match self.store.image_by_manifest(&manifest) {
@@ -168,15 +202,21 @@ impl Verifier<'_> {
             };
             self.add(Part::Record, path, vec![], 0, outcome);
         }
-        for (path, name) in self.store.name_records()? {
-            let outcome = if self.images.contains_key(&name.manifest) {
-                Outcome::Good
-            } else {
-                Outcome::Broken(format!("it names image {}, which has no record", name.manifest))
-            };
-            self.add(Part::Record, path, vec![name.reference], 0, outcome);
-        }
         Ok(())
+    }
+
+    fn mend_record(&mut self, name: &NameRecord) -> Result<Outcome> {
+        let lost = format!("it names image {}, which has no record", name.manifest);
+        if self.heal.is_none() {
+            return Ok(Outcome::Broken(format!("{lost}; `celda verify` tries to make it again")));
+        }
+        Ok(match self.store.rebuild_record(name)? {
+            Some(record) => {
+                self.images.insert(name.manifest, record);
+                Outcome::Healed(format!("{lost}; made again from its manifest and config"))
+            }
+            None => Outcome::Broken(format!("{lost}, and its manifest or config is missing; pull it again")),
+        })
     }
 
     fn layers(&mut self) -> Result<()> {
@@ -196,35 +236,65 @@ impl Verifier<'_> {
         }
         for (diff_id, wanted) in wanted {
             let path = self.store.layer_path(&diff_id);
-            let (bytes, wrong) = self.look_at_layer(&diff_id, &path);
-            let outcome = match wrong {
-                None => Outcome::Good,
-                Some(reason) => {
-                    unlink(&path)?;
-                    crash::reached(Step::BrokenRemoved);
-                    healed(&reason, || match wanted.by {
-                        Some((image, layer)) => self.heal.fetch_layer(self.store, &self.guard, image, layer),
-                        None => Ok(false),
-                    })
-                }
+            let (bytes, outcome) = match self.look_at_layer(&diff_id, &path) {
+                Look::Good(bytes) => (bytes, Outcome::Good),
+                Look::Unreadable(reason) => (0, Outcome::Broken(reason)),
+                Look::Missing => (0, self.mend_layer("missing", wanted.by)),
+                Look::Wrong(bytes, reason) => (bytes, self.replace_layer(&path, &reason, wanted.by)?),
             };
+            if matches!(outcome, Outcome::Broken(_)) {
+                self.broken.insert(diff_id);
+            }
             self.add(Part::Layer, path, wanted.images, bytes, outcome);
         }
-        sync_directory(&self.store.layout().directory("layers/sha256"))?;
+        if self.heal.is_some() {
+            sync_directory(&self.store.layout().directory("layers/sha256"))?;
+        }
         self.images = images;
         Ok(())
     }
 
-    fn look_at_layer(&self, diff_id: &Digest, path: &Path) -> Finding {
+    fn look_at_layer(&self, diff_id: &Digest, path: &Path) -> Look {
         let file = match File::open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (0, Some("missing".into())),
-            Err(error) => return (0, Some(format!("cannot be opened: {error}"))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Look::Missing,
+            Err(error) => return Look::Unreadable(format!("cannot be opened: {error}")),
         };
         match self.guard.workshop().hash(file) {
-            Ok((actual, bytes)) if actual == *diff_id => (bytes, None),
-            Ok((actual, bytes)) => (bytes, Some(format!("its bytes have {actual}"))),
-            Err(error) => (0, Some(format!("cannot be read: {error}"))),
+            Ok((actual, bytes)) if actual == *diff_id => Look::Good(bytes),
+            Ok((actual, bytes)) => Look::Wrong(bytes, format!("its bytes have {actual}")),
+            Err(error) => Look::Unreadable(format!("cannot be read: {error}")),
+        }
+    }
+
+    /// Puts a layer whose bytes are wrong aside, so that the right ones can be ingested; and back if none come.
+    fn replace_layer(&self, path: &Path, reason: &str, by: Option<(&ImageRecord, usize)>) -> Result<Outcome> {
+        if self.heal.is_none() || by.is_none() {
+            return Ok(self.mend_layer(reason, by));
+        }
+        let aside = Staged::aside(self.store.layout(), "broken", path)?;
+        crash::reached(Step::BrokenRemoved);
+        let outcome = self.mend_layer(reason, by);
+        if !path.exists() {
+            aside.rename_to(path)?;
+        }
+        Ok(outcome)
+    }
+
+    fn mend_layer(&self, reason: &str, by: Option<(&ImageRecord, usize)>) -> Outcome {
+        self.mend(reason, |heal| match by {
+            Some((image, layer)) => heal.fetch_layer(self.store, &self.guard, image, layer),
+            None => Ok(false),
+        })
+    }
+
+    /// Runs a fetch, if anything is to be changed, and tells what came of it.
+    fn mend(&self, reason: &str, fetch: impl FnOnce(&dyn Heal) -> Result<bool>) -> Outcome {
+        match self.heal.map(fetch) {
+            None => Outcome::Broken(format!("{reason}; `celda verify` tries to fetch it again")),
+            Some(Ok(true)) => Outcome::Healed(format!("{reason}; fetched again")),
+            Some(Ok(false)) => Outcome::Broken(format!("{reason}; nobody has it any more")),
+            Some(Err(error)) => Outcome::Broken(format!("{reason}; fetching it again failed: {error}")),
         }
     }
 
@@ -250,9 +320,8 @@ impl Verifier<'_> {
                 Err(error) => Outcome::Broken(error.to_string()),
                 Ok(None) => {
                     let reason = if path.exists() { "its bytes have another digest" } else { "missing" };
-                    unlink(&path)?;
-                    healed(reason, || match by.first() {
-                        Some(image) => self.heal.fetch_blob(self.store, &self.guard, image, &digest),
+                    self.mend(reason, |heal| match by.first() {
+                        Some(image) => heal.fetch_blob(self.store, &self.guard, image, &digest),
                         None => Ok(false),
                     })
                 }
@@ -297,7 +366,7 @@ impl Verifier<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(fault("read", &path, error)),
         };
-        if let Some(layer) = chain.iter().find(|diff_id| !store.has_layer(diff_id)) {
+        if let Some(layer) = chain.iter().find(|diff_id| self.broken.contains(*diff_id)) {
             return Ok((
                 0,
                 Outcome::Broken(format!("it cannot be checked: layer {layer} is broken or missing")),
@@ -315,6 +384,10 @@ impl Verifier<'_> {
             }),
         };
         let Some(wrong) = wrong else { return Ok((bytes, Outcome::Good)) };
+        if self.heal.is_none() {
+            let reason = format!("{wrong}; `celda verify` makes it again from its layers");
+            return Ok((bytes, Outcome::Broken(reason)));
+        }
         // Containers that run keep the old file, which the rename only unlinks.
         let steps = (Step::IndexStaged, Step::IndexRenamed);
         publish(store.layout(), &path, &right, Durability::Synced, steps)?;
@@ -326,20 +399,18 @@ impl Verifier<'_> {
         if self.store.has_sink(id) {
             return Ok((0, Outcome::Good));
         }
+        if self.heal.is_none() {
+            let reason = "missing; `celda verify` unpacks it again from its layers";
+            return Ok((0, Outcome::Broken(reason.into())));
+        }
+        if let Some(layer) = chain.iter().find(|diff_id| self.broken.contains(*diff_id)) {
+            return Ok((0, Outcome::Broken(format!("missing; its layer {layer} is broken or missing"))));
+        }
         let tree = self.store.layout().tree(id);
         if tree.exists() {
             self.store.discard_tree(&tree)?;
         }
         self.store.build_index(&self.guard, chain, HashMap::new())?;
         Ok((0, Outcome::Healed("missing; unpacked again from its layers".into())))
-    }
-}
-
-/// Runs a fetch and tells what came of it.
-fn healed(reason: &str, fetch: impl FnOnce() -> Result<bool>) -> Outcome {
-    match fetch() {
-        Ok(true) => Outcome::Healed(format!("{reason}; fetched again")),
-        Ok(false) => Outcome::Broken(format!("{reason}; removed, the next pull fetches it again")),
-        Err(error) => Outcome::Broken(format!("{reason}; removed, fetching it again failed: {error}")),
     }
 }

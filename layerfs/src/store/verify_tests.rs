@@ -1,10 +1,11 @@
 //! Bits that flipped, files that shrank or went: verify sees them, and mends what it can.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use crate::io::IoChoice;
-use crate::store::testing::{TestLayer, ingest, manifest_bytes, options, pull};
+use crate::store::testing::{TestLayer, ingest, manifest_bytes, options, pull, staged};
 use crate::store::{Heal, ImageRecord, NoHeal, Outcome, Part, PullGuard, Sink, Store, VerifyReport};
 use crate::{Digest, Error, Result};
 
@@ -39,6 +40,19 @@ impl Heal for Refetch {
             return Err(Error::Cancelled { what: "the registry is gone".into() });
         }
         store.put_blob(guard, &manifest_bytes("a:1")).map(|_| true)
+    }
+}
+
+/// Its registry does not answer.
+struct Offline;
+
+impl Heal for Offline {
+    fn fetch_layer(&self, _: &Store, _: &PullGuard, _: &ImageRecord, _: usize) -> Result<bool> {
+        Err(Error::Cancelled { what: "the registry is gone".into() })
+    }
+
+    fn fetch_blob(&self, _: &Store, _: &PullGuard, _: &ImageRecord, _: &Digest) -> Result<bool> {
+        Err(Error::Cancelled { what: "the registry is gone".into() })
     }
 }
 
@@ -103,19 +117,83 @@ fn broken_layers_are_fetched_again() {
 }
 
 #[test]
-fn a_broken_layer_nobody_has_is_named_and_the_next_pull_mends_it() {
+fn a_broken_layer_nobody_has_is_named_and_kept_until_somebody_has_it() {
+    for heal in [&NoHeal as &dyn Heal, &Offline] {
+        let place = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(place.path(), options(IoChoice::Threads, Sink::Index)).expect("store opens");
+        let image = pull(&store, "a:1", &layers()).expect("pulled");
+        let path = store.layer_path(&image.layers[1].diff_id);
+        let index = fs::read(store.index_path(&image.chain_id)).expect("read");
+        flip(&path);
+        let flipped = fs::read(&path).expect("read");
+        let report = store.verify(heal).expect("verified");
+        let broken =
+            report.items.iter().find(|item| item.part == Part::Layer && item.outcome != Outcome::Good);
+        assert_eq!(broken.expect("named").images, vec!["a:1".to_owned()]);
+        assert!(fs::read(&path).expect("kept") == flipped);
+        assert!(
+            fs::read(store.index_path(&image.chain_id)).expect("read") == index,
+            "made of a broken layer"
+        );
+        assert_eq!(staged(&store), Vec::<String>::new());
+        assert!(store.verify(&Refetch).expect("verified").is_good());
+        assert_eq!(not_good(&store.verify(&NoHeal).expect("verified")), vec![]);
+    }
+}
+
+/// Everything in the store: path, inode, and the bytes of files.
+fn snapshot(store: &Store) -> Vec<(PathBuf, u64, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut left = vec![store.root().to_owned()];
+    while let Some(path) = left.pop() {
+        let metadata = fs::symlink_metadata(&path).expect("there");
+        if metadata.is_dir() {
+            left.extend(fs::read_dir(&path).expect("listed").map(|item| item.expect("listed").path()));
+        }
+        let bytes = if metadata.is_file() { fs::read(&path).expect("read") } else { Vec::new() };
+        found.push((path, metadata.ino(), bytes));
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_check_changes_nothing_whatever_is_broken() {
+    for sink in [Sink::Index, Sink::Directory] {
+        let place = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(place.path(), options(IoChoice::Threads, sink)).expect("store opens");
+        let image = pull(&store, "a:1", &layers()).expect("pulled");
+        let spare = pull(&store, "b:1", &[TestLayer::new(3, 10)]).expect("pulled");
+        flip(&store.layer_path(&image.layers[0].diff_id));
+        fs::remove_file(store.layer_path(&image.layers[1].diff_id)).expect("removed");
+        flip(&store.layout().blob(&image.manifest));
+        fs::remove_file(store.lease_path(&spare.chain_id)).expect("removed");
+        fs::write(store.layout().staging().join("layer-left"), b"by a dead pull").expect("written");
+        let before = snapshot(&store);
+        let report = store.check().expect("looked");
+        let broken = |part| outcomes(&report, part).iter().filter(|one| ***one != Outcome::Good).count();
+        let sink_part = if sink == Sink::Index { Part::Index } else { Part::Tree };
+        assert_eq!((broken(Part::Layer), broken(Part::Blob)), (2, 1), "{report:?}");
+        assert!(broken(sink_part) >= 1, "{report:?}");
+        assert!(!report.items.iter().any(|item| matches!(item.outcome, Outcome::Healed(_))), "{report:?}");
+        assert!(snapshot(&store) == before, "a check has changed the store");
+    }
+}
+
+#[test]
+fn a_layer_that_cannot_be_read_is_not_taken_away() {
     let place = tempfile::tempdir().expect("temporary directory");
     let store = Store::open(place.path(), options(IoChoice::Threads, Sink::Index)).expect("store opens");
     let image = pull(&store, "a:1", &layers()).expect("pulled");
-    flip(&store.layer_path(&image.layers[1].diff_id));
-    let report = store.verify(&NoHeal).expect("verified");
-    assert!(!report.is_good());
-    let broken = report.items.iter().find(|item| item.part == Part::Layer && item.outcome != Outcome::Good);
-    assert_eq!(broken.expect("named").images, vec!["a:1".to_owned()]);
-    assert!(!store.is_whole(&image), "it must not be run any more");
-    assert!(matches!(store.lease(&image), Err(Error::Missing { .. })));
-    pull(&store, "a:1", &layers()).expect("pulled again");
-    assert_eq!(not_good(&store.verify(&NoHeal).expect("verified")), vec![]);
+    let path = store.layer_path(&image.layers[0].diff_id);
+    // Stands for EMFILE, EACCES and EIO: an open that fails whoever asks.
+    fs::rename(&path, path.with_extension("away")).expect("renamed");
+    std::os::unix::fs::symlink(&path, &path).expect("linked");
+    for heal in [&NoHeal as &dyn Heal, &Refetch] {
+        let report = store.verify(heal).expect("verified");
+        assert!(format!("{:?}", not_good(&report)).contains("cannot be opened"), "{report:?}");
+        assert!(fs::symlink_metadata(&path).expect("still there").is_symlink());
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The only place for `unsafe` and raw `libc` calls: the syscalls that no safe wrapper of our dependencies has.
 #![allow(unsafe_code)]
 
+pub mod close_behind;
 #[cfg(test)]
 pub(crate) mod forbid;
 pub mod loop_device;

@@ -9,6 +9,8 @@ use rustix::io::Errno;
 pub struct MountAttributes<'a> {
     /// Nothing beneath the mount can be written.
     pub read_only: bool,
+    /// Whether setuid bits, file capabilities and device nodes beneath the mount count; as before if none.
+    pub privileges: Option<bool>,
     /// Ids are shown as this user namespace maps them.
     pub idmap: Option<BorrowedFd<'a>>,
 }
@@ -24,6 +26,12 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, attributes: MountAttributes<'_>) -> 
     let mut raw = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
     if attributes.read_only {
         raw.attr_set |= libc::MOUNT_ATTR_RDONLY;
+    }
+    let privileges = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    match attributes.privileges {
+        Some(true) => raw.attr_clr |= privileges,
+        Some(false) => raw.attr_set |= privileges,
+        None => {}
     }
     if let Some(user_namespace) = attributes.idmap {
         raw.attr_set |= libc::MOUNT_ATTR_IDMAP;

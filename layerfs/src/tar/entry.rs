@@ -22,6 +22,21 @@ pub struct Entry {
     pub header_offset: u64,
 }
 
+impl Entry {
+    /// Memory that the entry holds, itself included, as [`Limits::metadata_bytes`](crate::Limits) counts it.
+    pub(crate) fn metadata_bytes(&self) -> u64 {
+        let own = size_of::<Self>() + self.path.len();
+        let of_kind = match &self.kind {
+            EntryKind::File(data) => size_of_val(data.segments.as_slice()),
+            EntryKind::Symlink(target) | EntryKind::HardLink(target) => target.len(),
+            _ => 0,
+        };
+        let of_xattrs: usize =
+            self.xattrs.iter().map(|xattr| size_of_val(xattr) + xattr.name.len() + xattr.value.len()).sum();
+        (own + of_kind + of_xattrs) as u64
+    }
+}
+
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryKind {

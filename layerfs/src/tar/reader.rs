@@ -263,18 +263,7 @@ impl TarReader {
         if self.entries_count > self.limits.entries_count {
             return limit("entries_count", 0, self.limits.entries_count);
         }
-        let own = mem::size_of::<Entry>() + entry.path.len();
-        let of_kind = match &entry.kind {
-            EntryKind::File(data) => mem::size_of_val(data.segments.as_slice()),
-            EntryKind::Symlink(target) | EntryKind::HardLink(target) => target.len(),
-            _ => 0,
-        };
-        let of_xattrs: usize = entry
-            .xattrs
-            .iter()
-            .map(|xattr| mem::size_of_val(xattr) + xattr.name.len() + xattr.value.len())
-            .sum();
-        self.metadata_bytes += (own + of_kind + of_xattrs) as u64;
+        self.metadata_bytes += entry.metadata_bytes();
         if self.metadata_bytes > self.limits.metadata_bytes {
             return limit("metadata_bytes", 0, self.limits.metadata_bytes);
         }

@@ -130,7 +130,7 @@ impl Source for DockerArchive {
         Ok(config)
     }
 
-    fn layer(&self, blob: &Descriptor, sink: Sink<'_>) -> Result<()> {
+    fn layer(&self, blob: &Descriptor, _place: usize, sink: Sink<'_>) -> Result<()> {
         let missing =
             || self.failed(SourceError::Missing(blob.digest.to_string(), "the same archive as before"));
         let name = self.image.get().and_then(|image| image.members.get(&blob.digest)).ok_or_else(missing)?;

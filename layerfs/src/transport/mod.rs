@@ -3,7 +3,7 @@
 //! ```text
 //! Reference --open--> Source   start()    -> an index, or a manifest with its digest
 //!                              document() -> a manifest or config, verified against its descriptor
-//!                              layer()    -> the blob's bytes in order, pushed into a sink
+//!                              layer()    -> the blob's bytes in order, pushed into a sink; from one of its places
 //! ```
 //!
 //! A source is synchronous: a worker thread asks for a layer and is given its bytes on the same thread, where they
@@ -11,7 +11,6 @@
 //! Documents are verified here. Layers are not: whoever ingests them hashes them anyway.
 
 mod archive;
-mod cancel;
 mod docker_archive;
 mod error;
 mod oci_layout;
@@ -22,8 +21,8 @@ mod section;
 
 use std::path::Path;
 
+pub use crate::Cancel;
 pub use archive::Archive;
-pub use cancel::Cancel;
 pub use docker_archive::DockerArchive;
 pub use error::SourceError;
 pub use oci_layout::{OciLayout, REF_NAME};
@@ -73,11 +72,18 @@ pub trait Source: Send + Sync {
     /// When it is missing, too long, or has another digest.
     fn document(&self, descriptor: &Descriptor, what: &str) -> Result<Vec<u8>>;
 
-    /// Pushes the bytes of a layer into `sink`. Their digest is NOT verified; their number is.
+    /// Pushes the bytes of a layer into `sink`, from place number `place` of [`places_count`](Self::places_count).
+    /// Their digest is NOT verified; their number is.
     ///
     /// # Errors
-    /// The source's, or what `sink` answered.
-    fn layer(&self, blob: &Descriptor, sink: Sink<'_>) -> Result<()>;
+    /// The place's, or what `sink` answered.
+    fn layer(&self, blob: &Descriptor, place: usize, sink: Sink<'_>) -> Result<()>;
+
+    /// How many places have the layers, in the order to ask them: a registry may have mirrors. If one fails or gives
+    /// wrong bytes, whoever takes the layer in starts anew at the next.
+    fn places_count(&self) -> usize {
+        1
+    }
 
     /// Whether layers are named by the digest of the bytes this source delivers. A docker-archive's are not.
     fn names_blobs(&self) -> bool {

@@ -122,7 +122,7 @@ impl Source for OciLayout {
         Ok(bytes)
     }
 
-    fn layer(&self, blob: &Descriptor, sink: Sink<'_>) -> Result<()> {
+    fn layer(&self, blob: &Descriptor, _place: usize, sink: Sink<'_>) -> Result<()> {
         self.blob(blob)?.push(&self.path, &self.cancel, sink)
     }
 

@@ -24,6 +24,12 @@ pub struct NetworkOptions {
     pub certs_dir: PathBuf,
     /// Silence after which a connection is given up, at any stage.
     pub stall: Duration,
+    /// Bytes a second that each connection of a layer must bring over [`rate_window`](Self::rate_window) while it is
+    /// waited for, so that a trickle cannot hold a pull for days: by default 2 hours for 100 MiB in three ranges. Of
+    /// nine connections (three layers of three ranges) it takes a third of a megabit a second.
+    pub rate_bytes_min: u64,
+    /// What the rate is taken over. A range that has been too slow for `retries_count` of these is given up.
+    pub rate_window: Duration,
     /// How long a connection may take to be made.
     pub connect: Duration,
     /// Attempts after the first one that bring nothing new, before a request has failed for good.
@@ -49,6 +55,8 @@ impl Default for NetworkOptions {
             tls_ca: Vec::new(),
             certs_dir: PathBuf::from("/etc/docker/certs.d"),
             stall: Duration::from_secs(30),
+            rate_bytes_min: 4 << 10,
+            rate_window: Duration::from_secs(60),
             connect: Duration::from_secs(15),
             retries_count: 5,
             backoff: Duration::from_millis(250),

@@ -15,14 +15,24 @@ pub enum TreeError {
         /// What is wrong.
         problem: Problem,
     },
-    /// A layer has more entries than `Limits::entries_count`.
-    #[error("layer {layer} (0 is the lowest) has {count} entries; at most {max} are allowed")]
+    /// The layers up to this one have more entries than `Limits::entries_count`.
+    #[error("up to layer {layer} (0 is the lowest) there are {count} entries; at most {max} are allowed")]
     Entries {
         /// Index of the layer in the chain.
         layer: u16,
-        /// How many entries it has.
+        /// How many entries it and those below have.
         count: u64,
         /// `Limits::entries_count`.
+        max: u64,
+    },
+    /// The entries of the layers up to this one hold more memory than `Limits::metadata_bytes`.
+    #[error(
+        "up to layer {layer} (0 is the lowest) paths, links and attributes take more than {max} bytes of memory"
+    )]
+    Metadata {
+        /// Index of the layer in the chain.
+        layer: u16,
+        /// `Limits::metadata_bytes`.
         max: u64,
     },
     /// The chain is longer than `Limits::layers_count`, or than 65,535.

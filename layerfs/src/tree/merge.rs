@@ -22,7 +22,7 @@ use super::{Inode, InodeId, Kind, Tree, xattrs};
 /// Memory that an inode and its first name take, about. `Limits::metadata_bytes` divided by it bounds the inodes of
 /// an image, and the names of its hard links, replaced ones counted too: a path of 4095 bytes can ask for 2,047
 /// directories that have no entry of their own, so the limits on entries alone do not bound memory. By default that
-/// is eight million; the largest public images have about two million files.
+/// is four million; the largest public images have about two million files.
 const INODE_BYTES: u64 = 256;
 /// Permissions of the root and of directories that no entry describes.
 const DIRECTORY_MODE: u32 = 0o755;
@@ -39,7 +39,10 @@ pub struct Merger {
     hard_links_count: usize,
     layers_count: usize,
     layers_max: usize,
+    entries_count: u64,
     entries_max: u64,
+    metadata_bytes: u64,
+    metadata_bytes_max: u64,
     inodes_max: usize,
     path_bytes_max: usize,
     name_bytes_max: usize,
@@ -53,7 +56,10 @@ impl Merger {
             hard_links_count: 0,
             layers_count: 0,
             layers_max: limits.layers_count.min(usize::from(u16::MAX)),
+            entries_count: 0,
             entries_max: limits.entries_count,
+            metadata_bytes: 0,
+            metadata_bytes_max: limits.metadata_bytes,
             // Inodes are numbered in 32 bits.
             inodes_max: (limits.metadata_bytes / INODE_BYTES).min(u64::from(u32::MAX)) as usize,
             path_bytes_max: limits.path_bytes,
@@ -75,10 +81,7 @@ impl Merger {
         }
         let layer = self.layers_count as u16;
         self.layers_count += 1;
-        let count = entries.len() as u64;
-        if count > self.entries_max {
-            return Err(TreeError::Entries { layer, count, max: self.entries_max });
-        }
+        self.count(layer, &entries)?;
         let mut steps = STEPS_MAX;
         whiteout::apply(&mut self.tree, &entries, &mut steps).map_err(|(index, problem)| {
             let entry = &entries[index];
@@ -96,6 +99,20 @@ impl Merger {
                 count = apply.devices_left_out,
                 "character devices 0:0 were left out; overlayfs would take them for whiteouts"
             );
+        }
+        Ok(())
+    }
+
+    /// Counts the entries of a layer against what those of all layers may take.
+    fn count(&mut self, layer: u16, entries: &[Entry]) -> Result<(), TreeError> {
+        self.entries_count = self.entries_count.saturating_add(entries.len() as u64);
+        if self.entries_count > self.entries_max {
+            return Err(TreeError::Entries { layer, count: self.entries_count, max: self.entries_max });
+        }
+        let bytes: u64 = entries.iter().map(Entry::metadata_bytes).sum();
+        self.metadata_bytes = self.metadata_bytes.saturating_add(bytes);
+        if self.metadata_bytes > self.metadata_bytes_max {
+            return Err(TreeError::Metadata { layer, max: self.metadata_bytes_max });
         }
         Ok(())
     }

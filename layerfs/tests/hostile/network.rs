@@ -105,6 +105,28 @@ fn silence_ends() {
 }
 
 #[test]
+fn a_trickle_that_always_makes_some_progress_ends() {
+    let known = image();
+    let server = Server::start(image(), move |request, _, stream| {
+        let Some((first, last)) = request.range() else { return false };
+        let blob = &known.blobs[&known.layers[0]];
+        let range = format!("bytes {first}-{last}/{}", blob.len());
+        crate::server::head(stream, 206, &[("content-range", &range)]);
+        let part = &blob[first..=last.min(first + 80_000)];
+        let _ = std::io::Write::write_all(stream, part);
+        if first + part.len() <= last {
+            stall(stream);
+        }
+        true
+    });
+    let mut options = ranged(1 << 20);
+    options.network.range_bytes = 480_000;
+    options.network.rate_window = options.network.stall;
+    options.network.rate_bytes_min = 1 << 20;
+    says(&Place::new().refuses(&server.name(), &options), &["too slow", "bytes came in"]);
+}
+
+#[test]
 fn nobody_listening_is_named() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let name = format!("{}/app", listener.local_addr().unwrap());
@@ -152,6 +174,60 @@ fn mirrors_come_first_and_the_registry_last() {
     options.network.mirrors = vec![mirror(&broken)];
     Place::new().pull(&origin.name(), &options).unwrap();
     assert!(origin.count(Request::is_blob) > 0);
+}
+
+#[test]
+fn a_mirror_with_wrong_bytes_is_passed_over() {
+    type Lie = fn(&[u8]) -> Vec<u8>;
+    let flipped: Lie = |bytes| {
+        let mut bytes = bytes.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0xff;
+        bytes
+    };
+    let other: Lie = |bytes| vec![b'x'; bytes.len()];
+    let is_layer: fn(&Request, &Image) -> bool = |request, image| request.path.ends_with(&image.layers[0]);
+    let is_config: fn(&Request, &Image) -> bool =
+        |request, image| request.is_blob() && !request.path.ends_with(&image.layers[0]);
+    for (is_it, lie) in [(is_layer, flipped), (is_layer, other), (is_config, flipped)] {
+        let origin = Server::good(image());
+        let known = image();
+        let mirror = Server::start(image(), move |request, _, stream| {
+            let digest = request.path.rsplit('/').next().unwrap();
+            let Some(bytes) = known.blobs.get(digest).filter(|_| is_it(request, &known)) else {
+                return false;
+            };
+            respond(stream, 200, &[], &lie(bytes));
+            true
+        });
+        let mut options = hasty();
+        let (registry, endpoint) = (origin.address.to_string(), format!("http://{}", mirror.address));
+        options.network.mirrors = vec![Mirror { registry, endpoint }];
+        let place = Place::new();
+        place.pull(&origin.name(), &options).unwrap();
+        assert!(mirror.count(|request| is_it(request, &image())) > 0);
+        assert_eq!(origin.count(|request| is_it(request, &image())), 1);
+        assert!(std::fs::read_dir(place.store.root().join("staging")).unwrap().next().is_none());
+    }
+}
+
+#[test]
+fn a_mirror_that_breaks_off_for_good_is_passed_over() {
+    let origin = Server::good(image());
+    let known = image();
+    let mirror = Server::start(image(), move |request, _, stream| {
+        if !request.path.ends_with(&known.layers[0]) {
+            return false;
+        }
+        crate::server::head(stream, 200, &[]);
+        let _ = std::io::Write::write_all(stream, &known.blobs[&known.layers[0]][..1000]);
+        true
+    });
+    let mut options = hasty();
+    let (registry, endpoint) = (origin.address.to_string(), format!("http://{}", mirror.address));
+    options.network.mirrors = vec![Mirror { registry, endpoint }];
+    Place::new().pull(&origin.name(), &options).unwrap();
+    assert_eq!(origin.count(Request::is_blob), 1, "the layer, and nothing else");
 }
 
 #[test]

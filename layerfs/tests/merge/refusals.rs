@@ -64,8 +64,27 @@ fn layers_and_entries_are_counted() {
     merger.add_layer(vec![file("a", 1), file("a", 1)]).unwrap();
     merger.add_layer(Vec::new()).unwrap();
     assert_eq!(merger.add_layer(Vec::new()), Err(TreeError::Layers { max: 2 }));
+    let mut merger = Merger::new(&limits);
+    merger.add_layer(vec![file("a", 1), file("b", 1)]).unwrap();
+    let third = merger.add_layer(vec![file("c", 1)]);
+    assert_eq!(third, Err(TreeError::Entries { layer: 1, count: 3, max: 2 }), "counted layer by layer");
     let three = Merger::new(&limits).add_layer(vec![file("a", 1), file("b", 1), file("c", 1)]);
     assert_eq!(three, Err(TreeError::Entries { layer: 0, count: 3, max: 2 }));
+}
+
+#[test]
+fn attributes_of_all_layers_are_counted_together() {
+    let limits = Limits { metadata_bytes: 100_000, ..Limits::default() };
+    let value = vec![b'x'; 30_000];
+    let layer = |name: &str| {
+        let xattr = xattr("user.a", &value);
+        vec![Entry { xattrs: vec![xattr], ..file(name, 1) }]
+    };
+    let mut merger = Merger::new(&limits);
+    for name in ["a", "b", "c"] {
+        merger.add_layer(layer(name)).unwrap();
+    }
+    assert_eq!(merger.add_layer(layer("d")), Err(TreeError::Metadata { layer: 3, max: 100_000 }));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod image;
+mod pin;
 mod snapshot;
 
 use std::fs;

@@ -14,12 +14,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use oci_client::secrets::RegistryAuth;
 use oci_client::token_cache::RegistryToken;
+use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Client, Url};
 
 use super::credentials::Credentials;
 use super::error::Reason;
 use super::http;
+use super::tls::Clients;
 
 /// Bytes of a token endpoint's answer.
 const TOKEN_BYTES_MAX: u64 = 256 << 10;
@@ -78,7 +79,7 @@ pub(super) fn basic(credentials: &Credentials) -> Result<HeaderValue, Reason> {
 
 /// Fetches a token that may pull `repository`.
 pub(super) async fn bearer(
-    client: &Client,
+    clients: &Clients,
     registry: &Url,
     (realm, service): (&str, Option<&str>),
     repository: &str,
@@ -96,6 +97,7 @@ pub(super) async fn bearer(
     let scope = format!("repository:{repository}:pull");
     let pairs: Vec<(&str, &str)> =
         service.map(|service| ("service", service)).into_iter().chain([("scope", &*scope)]).collect();
+    let client = clients.of(&url)?;
     let request = match credentials {
         Credentials::Identity(token) => {
             let mut form = reqwest::Url::parse("form:").map_err(|_| rubbish("fails"))?;

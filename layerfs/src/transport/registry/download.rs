@@ -37,8 +37,6 @@ const CHUNK_BYTES_MIN: u64 = 4096;
 const WHOLE_CHUNKS_MAX: usize = 32;
 /// Bytes that count as progress: a server that gives less on each connection runs out of attempts.
 const PROGRESS_BYTES_MIN: u64 = 64 << 10;
-/// Bytes per second, over one stall timeout, below which a connection counts as stalled.
-const RATE_BYTES_MIN: u64 = 256;
 
 /// A run of bytes of the blob, arriving.
 pub(super) struct Span {
@@ -121,23 +119,33 @@ impl Download {
         chunks: mpsc::Sender<Bytes>,
     ) -> Result<(), RegistryError> {
         let mut patience = Patience::new(&self.network);
+        let mut pace = Pace::new(&self.network);
         let (mut at, mut counted) = (start, start);
         loop {
+            let asked = Instant::now();
             let body = match first.take() {
                 Some(body) => body,
                 None => self.open(at, end, &mut patience).await?,
             };
-            let reason = match self.copy(body, &mut at, end, &chunks).await {
+            pace.waited += asked.elapsed();
+            let is_from_start = body.skip > 0;
+            let reason = match self.copy(body, &mut at, end, &mut pace, &chunks).await {
                 Ok(()) => return Ok(()),
                 // All is here: how the connection ends is of no interest.
                 Err(reason) if at == end && reason.is_worth_a_retry() => return Ok(()),
                 Err(reason) => reason,
             };
-            if at - counted >= PROGRESS_BYTES_MIN {
+            if pace.is_given_up() {
+                return Err(self.fail(reason));
+            }
+            // Of a server that begins anew each time, the whole takes the square of its length.
+            if at - counted >= PROGRESS_BYTES_MIN && !is_from_start {
                 counted = at;
                 patience.progressed();
             }
+            let failed = Instant::now();
             self.retry(reason, &mut patience).await?;
+            pace.waited += failed.elapsed();
         }
     }
 
@@ -157,18 +165,20 @@ impl Download {
         mut body: Body,
         at: &mut u64,
         end: u64,
+        pace: &mut Pace,
         chunks: &mpsc::Sender<Bytes>,
     ) -> Result<(), Reason> {
-        let mut pace = Pace::new(self.network.stall);
         loop {
             let asked = Instant::now();
-            let Some(mut bytes) = self.endpoint.chunk(&mut body.response).await? else {
+            let chunk = self.endpoint.chunk(&mut body.response).await;
+            pace.waited += asked.elapsed();
+            let Some(mut bytes) = chunk? else {
                 if *at == end {
                     return Ok(());
                 }
                 return Err(Reason::Broken(format!("it ended {} bytes early", end - *at)));
             };
-            pace.count(asked.elapsed(), bytes.len() as u64)?;
+            pace.count(bytes.len() as u64)?;
             if body.skip > 0 {
                 let dropped = body.skip.min(bytes.len() as u64);
                 body.skip -= dropped;
@@ -264,29 +274,41 @@ fn content_range(value: &str) -> Option<(u64, u64, Option<u64>)> {
     (last >= first && last < u64::MAX).then_some((first, last, total))
 }
 
-/// Notices a connection that never falls silent and never gets on.
+/// Notices a range that never falls silent for long and never gets on, over all its connections. Only what is waited
+/// for the registry counts, not for a disk that is slower.
 struct Pace {
+    rate_bytes_min: u64,
     window: Duration,
+    slow_count_max: u32,
     waited: Duration,
     bytes: u64,
+    slow_count: u32,
 }
 
 impl Pace {
-    fn new(window: Duration) -> Self {
-        Self { window, waited: Duration::ZERO, bytes: 0 }
+    fn new(network: &NetworkOptions) -> Self {
+        let &NetworkOptions { rate_bytes_min, rate_window: window, retries_count: slow_count_max, .. } =
+            network;
+        Self { rate_bytes_min, window, slow_count_max, waited: Duration::ZERO, bytes: 0, slow_count: 0 }
     }
 
-    fn count(&mut self, waited: Duration, bytes: u64) -> Result<(), Reason> {
-        self.waited += waited;
+    /// Counts what came after `waited`; an error at the end of a window in which too little did.
+    fn count(&mut self, bytes: u64) -> Result<(), Reason> {
         self.bytes += bytes;
         if self.waited < self.window {
             return Ok(());
         }
-        if self.bytes < RATE_BYTES_MIN * self.waited.as_secs() {
-            return Err(Reason::Stalled(self.waited));
+        let (waited, bytes) = (std::mem::take(&mut self.waited), std::mem::take(&mut self.bytes));
+        if u128::from(bytes) * 1000 >= u128::from(self.rate_bytes_min) * waited.as_millis() {
+            return Ok(());
         }
-        *self = Self::new(self.window);
-        Ok(())
+        self.slow_count += 1;
+        Err(Reason::TooSlow { bytes, waited })
+    }
+
+    /// Whether there were too many slow windows to go on.
+    fn is_given_up(&self) -> bool {
+        self.slow_count > self.slow_count_max
     }
 }
 
@@ -306,11 +328,22 @@ mod tests {
     }
 
     #[test]
-    fn a_trickle_counts_as_a_stall() {
-        let mut pace = Pace::new(Duration::from_secs(30));
-        let trickled = (0..100).try_for_each(|_| pace.count(Duration::from_secs(10), 1));
-        assert!(matches!(trickled, Err(Reason::Stalled(_))));
-        let mut pace = Pace::new(Duration::from_secs(30));
-        assert!((0..100).try_for_each(|_| pace.count(Duration::from_secs(10), 1 << 20)).is_ok());
+    fn a_trickle_is_too_slow() {
+        let network = NetworkOptions::default();
+        let second = |pace: &mut Pace, bytes| {
+            pace.waited += Duration::from_secs(1);
+            pace.count(bytes)
+        };
+        let mut pace = Pace::new(&network);
+        assert!((0..1000).all(|_| second(&mut pace, network.rate_bytes_min).is_ok()));
+        for slow in 1..=network.retries_count {
+            let trickled = (0..100).try_for_each(|_| second(&mut pace, network.rate_bytes_min - 1));
+            assert!(matches!(trickled, Err(Reason::TooSlow { .. })));
+            assert_eq!((pace.slow_count, pace.is_given_up()), (slow, false));
+            // A fast window in between changes nothing.
+            assert!((0..60).all(|_| second(&mut pace, 1 << 20).is_ok()));
+        }
+        assert!((0..100).try_for_each(|_| second(&mut pace, 0)).is_err());
+        assert!(pace.is_given_up());
     }
 }

@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use oci_client::errors::OciEnvelope;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Response, StatusCode, Url};
 
 use super::auth::{self, Challenge};
 use super::credentials::{self, Credentials};
 use super::error::{Reason, RegistryError};
+use super::http;
 use super::retry::{Patience, retry_after};
-use super::{http, tls};
+use super::tls::Clients;
 use crate::transport::{Cancel, NetworkOptions};
 
 /// Redirects followed for one request. A blob takes one or two.
@@ -38,7 +39,7 @@ pub(super) struct Endpoint {
     pub(super) host: String,
     base: Url,
     repository: String,
-    client: Client,
+    clients: Clients,
     network: NetworkOptions,
     cancel: Cancel,
     session: tokio::sync::Mutex<Session>,
@@ -85,18 +86,18 @@ impl Endpoint {
         let name = https.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let is_loopback = name == "localhost"
             || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-        let client = tls::client(network, &host, is_loopback).map_err(failed)?;
+        let clients = Clients::new(network, &host, is_loopback).map_err(failed)?;
         let base = match scheme {
             Some(scheme) => url(scheme)?,
             None if network.plain_http => url("http")?,
-            None if is_loopback && speaks_http(&client, &url("http")?, network.stall).await => url("http")?,
+            None if is_loopback && speaks_http(&clients, &url("http")?, network.stall).await => url("http")?,
             None => https,
         };
         Ok(Self {
             host,
             base,
             repository: repository.to_owned(),
-            client,
+            clients,
             network: network.clone(),
             cancel: cancel.clone(),
             session: tokio::sync::Mutex::default(),
@@ -180,8 +181,9 @@ impl Endpoint {
         let path = format!("v2/{}/{}", self.repository, ask.path);
         let mut url = self.base.join(&path).map_err(|error| Reason::Address(error.to_string()))?;
         for _ in 0..=REDIRECTS_MAX {
+            let client = self.clients.of(&url)?;
             let mut request =
-                self.client.get(url.clone()).header(ACCEPT, ask.accept).header(ACCEPT_ENCODING, "identity");
+                client.get(url.clone()).header(ACCEPT, ask.accept).header(ACCEPT_ENCODING, "identity");
             if let Some((first, last)) = ask.range {
                 request = request.header(RANGE, format!("bytes={first}-{last}"));
             }
@@ -250,7 +252,7 @@ impl Endpoint {
             Challenge::Bearer { realm, service } => {
                 let realm = (realm.as_str(), service.as_deref());
                 auth::bearer(
-                    &self.client,
+                    &self.clients,
                     &self.base,
                     realm,
                     &self.repository,
@@ -266,8 +268,9 @@ impl Endpoint {
 }
 
 /// Whether something on loopback answers HTTP as a registry does, rather than as a TLS server does.
-async fn speaks_http(client: &Client, base: &Url, stall: Duration) -> bool {
+async fn speaks_http(clients: &Clients, base: &Url, stall: Duration) -> bool {
     let Ok(url) = base.join("v2/") else { return false };
+    let Ok(client) = clients.of(&url) else { return false };
     match http::within(stall, client.get(url).send()).await {
         Ok(response) => response.status() != StatusCode::BAD_REQUEST,
         Err(Reason::Stalled(_)) => true,

@@ -27,6 +27,16 @@ pub enum Reason {
     /// Nothing came for as long as [`NetworkOptions::stall`](crate::transport::NetworkOptions::stall).
     #[error("nothing came for {0:?}; the registry or the network is stuck, try again later")]
     Stalled(Duration),
+    /// Less came than [`NetworkOptions::rate_bytes_min`](crate::transport::NetworkOptions::rate_bytes_min).
+    #[error(
+        "only {bytes} bytes came in {waited:?}; the registry or the network is too slow, try again later"
+    )]
+    TooSlow {
+        /// How many.
+        bytes: u64,
+        /// In how long.
+        waited: Duration,
+    },
     /// 401, with or without credentials.
     #[error("401, not authorised{}: {advice}", said(detail))]
     Unauthorized {
@@ -103,6 +113,7 @@ impl Reason {
             Self::Connect(..)
                 | Self::Broken(_)
                 | Self::Stalled(_)
+                | Self::TooSlow { .. }
                 | Self::Server(..)
                 | Self::TooManyRequests { .. }
         )

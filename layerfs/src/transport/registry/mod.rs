@@ -96,20 +96,19 @@ impl Registry {
         self.runtime.as_ref().expect("taken only when dropped")
     }
 
-    /// Asks the endpoints in turn, from the one that had the manifest on, until one answers.
-    fn first<T>(&self, mut ask: impl FnMut(&Arc<Endpoint>) -> Result<T, Attempt>) -> Result<(usize, T)> {
+    /// Asks the endpoints in turn, from the one that had the manifest on, until one answers well.
+    fn first<T>(&self, mut ask: impl FnMut(&Arc<Endpoint>) -> Result<T>) -> Result<(usize, T)> {
         let from = self.chosen.load(Ordering::Relaxed);
         let count = self.endpoints.len();
         let mut at = from;
         loop {
             match ask(&self.endpoints[at]) {
                 Ok(answer) => return Ok((at, answer)),
-                Err(Attempt::Next(error)) if at + 1 < count && !matches!(error.reason, Reason::Cancelled) => {
+                Err(error) if at + 1 < count && !is_cancelled(&error) => {
                     tracing::warn!(%error, "asking the next one");
                     at += 1;
                 }
-                Err(Attempt::Next(error)) => return Err(Box::new(error).into()),
-                Err(Attempt::Final(error)) => return Err(*error),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -159,14 +158,8 @@ impl Registry {
         Ok(Fetched { bytes, digest, media_type })
     }
 
-    /// Feeds the blob to `sink`; `delivered` counts what it has taken.
-    fn layer_from(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        blob: &Descriptor,
-        sink: Sink<'_>,
-        delivered: &mut u64,
-    ) -> Result<(), Attempt> {
+    /// Feeds the blob to `sink`.
+    fn layer_from(&self, endpoint: &Arc<Endpoint>, blob: &Descriptor, sink: Sink<'_>) -> Result<()> {
         let download = Arc::new(Download {
             endpoint: Arc::clone(endpoint),
             network: self.network.clone(),
@@ -183,9 +176,8 @@ impl Registry {
             while let Some(bytes) = span.chunks.blocking_recv() {
                 if let Err(error) = sink(&bytes) {
                     run.abort();
-                    return Err(Attempt::Final(Box::new(error)));
+                    return Err(error);
                 }
-                *delivered += bytes.len() as u64;
                 left -= bytes.len() as u64;
             }
             if left > 0 {
@@ -198,22 +190,24 @@ impl Registry {
         let broken = |why: String| endpoint.fail(&format!("layer {}", blob.digest), Reason::Broken(why));
         match done {
             Ok(Ok(())) if is_whole => Ok(()),
-            Ok(Ok(())) => Err(Attempt::Next(broken("it ended early".into()))),
-            Ok(Err(error)) => Err(Attempt::Next(error)),
-            Err(error) => Err(Attempt::Next(broken(error.to_string()))),
+            Ok(Ok(())) => Err(Box::new(broken("it ended early".into())).into()),
+            Ok(Err(error)) => Err(Box::new(error).into()),
+            Err(error) => Err(Box::new(broken(error.to_string())).into()),
         }
     }
 }
 
-/// Why an endpoint did not answer, and whether another may.
-enum Attempt {
-    Next(RegistryError),
-    Final(Box<Error>),
+/// Whether nobody else needs to be asked, as nobody wants to know any more.
+fn is_cancelled(error: &Error) -> bool {
+    match error {
+        Error::Registry(error) => matches!(error.reason, Reason::Cancelled),
+        other => matches!(other, Error::Cancelled { .. }),
+    }
 }
 
 impl Source for Registry {
     fn start(&self) -> Result<Start> {
-        let (at, fetched) = self.first(|endpoint| self.manifest(endpoint).map_err(Attempt::Next))?;
+        let (at, fetched) = self.first(|endpoint| Ok(self.manifest(endpoint).map_err(Box::new)?))?;
         self.chosen.store(at, Ordering::Relaxed);
         Ok(Start::Document(fetched))
     }
@@ -223,32 +217,32 @@ impl Source for Registry {
         let path = format!("{kind}/{}", descriptor.digest);
         let limit = self.limits.manifest_bytes;
         let asked = self.first(|endpoint| {
+            let failed = |reason| Box::new(endpoint.fail(what, reason));
             if descriptor.size_bytes > limit {
-                return Err(Attempt::Next(endpoint.fail(what, Reason::TooLong(limit))));
+                return Err(failed(Reason::TooLong(limit)).into());
             }
-            let fetched =
-                self.runtime().block_on(self.fetch(endpoint, &path, what, limit)).map_err(Attempt::Next)?;
-            let (length, expected) = (fetched.0.len() as u64, descriptor.size_bytes);
-            verify_document(&fetched.0, descriptor, what).map_err(|error| Attempt::Final(Box::new(error)))?;
+            let fetched = self.runtime().block_on(self.fetch(endpoint, &path, what, limit));
+            let (bytes, ..) = fetched.map_err(Box::new)?;
+            verify_document(&bytes, descriptor, what)?;
+            let (length, expected) = (bytes.len() as u64, descriptor.size_bytes);
             if length != expected {
                 let reason = Reason::Length(format!("it has {length} bytes, its descriptor says {expected}"));
-                return Err(Attempt::Next(endpoint.fail(what, reason)));
+                return Err(failed(reason).into());
             }
-            Ok(fetched.0)
+            Ok(bytes)
         });
         asked.map(|(_, bytes)| bytes)
     }
 
-    fn layer(&self, blob: &Descriptor, sink: Sink<'_>) -> Result<()> {
-        let mut delivered = 0;
-        let asked = self.first(|endpoint| match self.layer_from(endpoint, blob, sink, &mut delivered) {
-            // The sink has seen bytes of this endpoint; another's cannot be put behind them unseen.
-            Err(Attempt::Next(error)) if delivered > 0 => {
-                Err(Attempt::Final(Box::new(Box::new(error).into())))
-            }
-            other => other,
-        });
-        asked.map(|_| ())
+    fn layer(&self, blob: &Descriptor, place: usize, sink: Sink<'_>) -> Result<()> {
+        // Those before the chosen one do not have the image.
+        let from = self.chosen.load(Ordering::Relaxed);
+        let at = (from + place).min(self.endpoints.len() - 1);
+        self.layer_from(&self.endpoints[at], blob, sink)
+    }
+
+    fn places_count(&self) -> usize {
+        self.endpoints.len() - self.chosen.load(Ordering::Relaxed)
     }
 }
 

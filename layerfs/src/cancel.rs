@@ -1,4 +1,4 @@
-//! Ctrl-C, as a value.
+//! Ctrl-C, as a value: what ends requests, waits and writes early.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
