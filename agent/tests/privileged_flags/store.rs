@@ -81,7 +81,9 @@ fn privileged_info_says_what_is_missing_and_why() {
     let Some(celda) = Celda::with_image("info") else { return };
     let text = celda.ok(&["info"]);
     let value: Value = serde_json::from_str(&celda.ok(&["info", "--json"])).unwrap();
-    for name in ["version", "root", "run", "kernel", "architecture", "images", "mount", "io", "cgroup"] {
+    for name in
+        ["version", "root", "run", "kernel", "architecture", "images", "mount", "layers written by", "cgroup"]
+    {
         assert!(text.lines().any(|line| line.starts_with(&format!("{name} "))), "{name} is not in:\n{text}");
     }
     let row = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);

@@ -147,7 +147,7 @@ mod tests {
             ("a new file", |layer| fs::write(layer.join("etc/new"), "").expect("written")),
             ("a file that went", |layer| fs::remove_file(layer.join("etc/hosts")).expect("removed")),
             ("a new size", |layer| {
-                fs::write(layer.join("etc/hosts"), "longer than it was").expect("written")
+                fs::write(layer.join("etc/hosts"), "longer than it was").expect("written");
             }),
             ("a new mode", |layer| {
                 let mode = fs::Permissions::from_mode(0o600);
