@@ -75,12 +75,20 @@ fn seen_here(layer: &[u8], entry: &Entry) -> Seen {
     Seen { path: entry.path.to_vec(), kind, target, content }
 }
 
-/// The entries as the `tar` crate reads them; none where it refuses something.
+/// The entries as the `tar` crate reads them; none where it refuses something, or means to read something else.
 fn seen_there(layer: &[u8]) -> Option<Vec<Seen>> {
     let mut archive = tar::Archive::new(layer);
     let mut all = Vec::new();
     for entry in archive.entries().ok()? {
         let mut entry = entry.ok()?;
+        let header = entry.header();
+        match (header.as_bytes()[156], header.entry_size().ok()?) {
+            // Labels and the like, which are nothing of the tree.
+            (b'V' | b'A' | b'E', _) => continue,
+            (0 | b'0', _) | (b'1'..=b'6', 0) => {}
+            // Types of one reader only, and content that one of them does not expect.
+            _ => return None,
+        }
         let path = entry.path_bytes().into_owned();
         let kind = match entry.header().entry_type() {
             // Of a header without a type only the slash tells.
@@ -102,9 +110,14 @@ fn seen_there(layer: &[u8]) -> Option<Vec<Seen>> {
 }
 
 /// Whether the layer has only what both readers mean to support: ustar and GNU headers of the POSIX types, GNU long
-/// names, pax headers without sparse maps, and each pax key once (POSIX lets the last one win, the crate the first).
+/// names, pax headers without sparse maps, and each pax key once (POSIX lets the last one win, the crate the first). GNU
+/// headers have nothing where others have a prefix: what is no time there is taken for one by this reader only.
 fn is_common(layer: &[u8], entries: &[Entry]) -> bool {
-    let magic = |block: &[u8]| matches!(&block[257..265], b"ustar\x0000" | b"ustar  \0");
+    let magic = |block: &[u8]| match &block[257..265] {
+        b"ustar\x0000" => true,
+        b"ustar  \0" => block[345..500].iter().all(|&byte| byte == 0),
+        _ => false,
+    };
     let count = |words: &[u8]| layer.windows(words.len()).filter(|window| *window == words).count();
     let blocks = layer.as_chunks::<512>().0;
     blocks.iter().filter(|block| &block[257..262] == b"ustar").all(|block| {
