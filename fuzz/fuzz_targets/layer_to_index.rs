@@ -81,22 +81,21 @@ fn seen_there(layer: &[u8]) -> Option<Vec<Seen>> {
     let mut all = Vec::new();
     for entry in archive.entries().ok()? {
         let mut entry = entry.ok()?;
+        let path = entry.path_bytes().into_owned();
         let header = entry.header();
-        match (header.as_bytes()[156], header.entry_size().ok()?) {
+        // Of a header without a type only the slash tells.
+        let type_byte = match header.as_bytes()[156] {
+            0 if path.ends_with(b"/") => b'5',
+            other => other,
+        };
+        match (type_byte, header.entry_size().ok()?) {
             // Labels and the like, which are nothing of the tree.
             (b'V' | b'A' | b'E', _) => continue,
             (0 | b'0', _) | (b'1'..=b'6', 0) => {}
             // Types of one reader only, and content that one of them does not expect.
             _ => return None,
         }
-        let path = entry.path_bytes().into_owned();
-        let kind = match entry.header().entry_type() {
-            // Of a header without a type only the slash tells.
-            tar::EntryType::Regular if entry.header().as_bytes()[156] == 0 && path.ends_with(b"/") => {
-                tar::EntryType::Directory
-            }
-            kind => kind,
-        };
+        let kind = tar::EntryType::new(type_byte);
         let target = match kind {
             tar::EntryType::Symlink => Some(entry.link_name_bytes()?.into_owned()),
             tar::EntryType::Link => Some(normalised(&entry.link_name_bytes()?)),
