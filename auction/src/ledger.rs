@@ -33,7 +33,7 @@ mod table;
 
 pub use lanes::{LANES_COUNT, Lanes, Shape};
 
-use crate::demand::{AppId, Demand, Resources, Shortage};
+use crate::demand::{AppId, Demand, Resource, Resources, Shortage};
 use crate::error::Result;
 use crate::score::{self, Bid, Snapshot};
 use apps::Apps;
@@ -309,42 +309,58 @@ impl Ledger {
     /// Takes what one instance needs out of the sums, or nothing at all.
     fn take(&self, demand: &Demand) -> Result<Amounts, Refused> {
         let ports = demand.resources.ports;
-        let mut free = self.free.load(Ordering::Relaxed);
-        let fits = |free| {
-            score::fits(&self.shape, Lanes(free), self.ports.load(Ordering::Relaxed), &demand.resources)
-                .map_err(Refused::Short)
-        };
-        let mut need = fits(free)?;
-        if ports > 0 {
-            let taken =
-                self.ports.try_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(ports));
-            taken.map_err(|_| Refused::Short(Shortage::NONE.with(crate::demand::Resource::Ports)))?;
+        self.take_ports(ports)?;
+        match self.take_lanes(&demand.resources) {
+            Ok(lanes) => Ok(Amounts { lanes, ports, app: self.apps.add(demand.app) }),
+            Err(refused) => {
+                self.give_back_ports(ports);
+                Err(refused)
+            }
         }
+    }
+
+    fn take_ports(&self, ports: u32) -> Result<(), Refused> {
+        if ports == 0 {
+            return Ok(());
+        }
+        let mut free = self.ports.load(Ordering::Relaxed);
         for _ in 0..SWAP_TRIES_MAX {
-            let left = free - need.0;
-            match self.free.compare_exchange_weak(free, left, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(Amounts { lanes: need, ports, app: self.apps.add(demand.app) }),
+            let none = Refused::Short(Shortage::NONE.with(Resource::Ports));
+            let left = free.checked_sub(ports).ok_or(none)?;
+            match self.ports.compare_exchange_weak(free, left, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
                 Err(now) => free = now,
             }
-            match score::fits(&self.shape, Lanes(free), u32::MAX, &demand.resources) {
-                Ok(lanes) => need = lanes,
-                Err(short) => {
-                    self.ports.fetch_add(ports, Ordering::Relaxed);
-                    return Err(Refused::Short(short));
-                }
+        }
+        Err(Refused::Busy)
+    }
+
+    fn take_lanes(&self, resources: &Resources) -> Result<Lanes, Refused> {
+        let mut free = self.free.load(Ordering::Relaxed);
+        for _ in 0..SWAP_TRIES_MAX {
+            // The ports are taken already.
+            let need = score::fits(&self.shape, Lanes(free), u32::MAX, resources).map_err(Refused::Short)?;
+            // No lane of need is above that of free, so no lane borrows from the next.
+            let left = free - need.0;
+            match self.free.compare_exchange_weak(free, left, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(need),
+                Err(now) => free = now,
             }
         }
-        self.ports.fetch_add(ports, Ordering::Relaxed);
         Err(Refused::Busy)
+    }
+
+    fn give_back_ports(&self, ports: u32) {
+        if ports > 0 {
+            self.ports.fetch_add(ports, Ordering::Relaxed);
+        }
     }
 
     fn give_back(&self, amounts: Amounts) {
         self.apps.remove(amounts.app);
         // Lanes never carry into each other: what is given back was taken, so no lane grows past its capacity.
         self.free.fetch_add(amounts.lanes.0, Ordering::Relaxed);
-        if amounts.ports > 0 {
-            self.ports.fetch_add(amounts.ports, Ordering::Relaxed);
-        }
+        self.give_back_ports(amounts.ports);
     }
 
     /// Keeps a reservation until it is released. Committing twice is once.

@@ -116,7 +116,7 @@ impl Apps {
                 }
             }
             let (index, value) = found.or(free)?;
-            let new = tag | (value & COUNT_MAX) + 1;
+            let new = tag | ((value & COUNT_MAX) + 1);
             // Relaxed: a word says everything that it says by itself.
             if words[index].compare_exchange(value, new, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 return Some(AppSlot((bucket * BUCKET_WORDS + index) as u32));

@@ -100,11 +100,9 @@ impl Shape {
     /// # Errors
     /// The resources of which they take more than a lane can say.
     pub fn need(&self, resources: &Resources) -> Result<Lanes, Shortage> {
-        let amounts = resources.amounts();
         let (mut need, mut above) = (0, 0);
-        for lane in 0..LANES_COUNT {
-            let shift = u32::from(self.shifts[lane]);
-            let quanta = (u64::from(amounts[lane]) + ((1 << shift) - 1)) >> shift;
+        for (lane, (amount, shift)) in resources.amounts().into_iter().zip(self.shifts).enumerate() {
+            let quanta = (u64::from(amount) + ((1 << shift) - 1)) >> shift;
             above |= u8::from(quanta > LANE_MAX) << lane;
             need |= (quanta & LANE_MAX) << (lane as u32 * LANE_BITS);
         }
@@ -124,7 +122,7 @@ impl Shape {
     pub fn mean_fraction(&self, quanta: Lanes) -> u64 {
         let sum: u64 =
             (0..LANES_COUNT).map(|lane| u64::from(quanta.get(lane)) * u64::from(self.scale[lane])).sum();
-        sum / LANES_COUNT as u64 >> 16
+        (sum / LANES_COUNT as u64) >> 16
     }
 }
 

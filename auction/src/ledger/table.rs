@@ -239,6 +239,7 @@ impl Table {
     }
 
     /// Gives up a claim.
+    #[allow(clippy::needless_pass_by_value, reason = "what is given up cannot be used again")]
     pub(super) fn abandon(&self, claimed: Claimed) {
         self.free_id(claimed.slot, claimed.is_second);
     }
@@ -319,6 +320,7 @@ impl Table {
     }
 
     /// Ends a slot's life.
+    #[allow(clippy::needless_pass_by_value, reason = "what is given up cannot be used again")]
     pub(super) fn vacate(&self, closed: Closed) {
         // Ours since `close_from`, so the id is still the one that was closed.
         let id = self.id(closed.slot).load(Ordering::Relaxed);
