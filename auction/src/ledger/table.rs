@@ -162,10 +162,10 @@ impl Table {
     /// The first slot of `bucket` whose id is `id`, other than `except`.
     fn position(&self, bucket: usize, id: u64, except: usize) -> Option<usize> {
         let slots = bucket * BUCKET_SLOTS..(bucket + 1) * BUCKET_SLOTS;
-        // Relaxed: what follows from a hit is read from the state, with Acquire.
+        // Acquire pairs with the Release of the claim: who sees the id sees no state of a life before it.
         slots
             .zip(&self.buckets[bucket].ids)
-            .find_map(|(slot, found)| (found.load(Ordering::Relaxed) == id && slot != except).then_some(slot))
+            .find_map(|(slot, found)| (found.load(Ordering::Acquire) == id && slot != except).then_some(slot))
     }
 
     /// The slot that has `id`, in either bucket.
@@ -179,8 +179,9 @@ impl Table {
 
     /// The state of a slot in the life in which it has `id`, or nothing if it has another by now.
     fn state_of(&self, slot: usize, id: ReservationId) -> Option<u64> {
-        // Acquire, and before the id: a published state brings its id along, so an id that still fits is of this life
-        // or of an earlier one of the same id; a later change of the id changes the state, and a CAS from it fails.
+        // The id was seen before, so this state is of the life that was seen or of a later one. Acquire, and the id once
+        // more: a published state brings its id along, so an id that still fits is of the same life as the state. Should
+        // either change from here on, the state does, and a CAS from it fails.
         let state = self.slot(slot).state.load(Ordering::Acquire);
         (self.id(slot).load(Ordering::Relaxed) == id.get()).then_some(state)
     }
@@ -228,9 +229,9 @@ impl Table {
     fn claim_in(&self, bucket: usize, id: ReservationId) -> Option<usize> {
         for _ in 0..CLAIM_TRIES_MAX {
             let slot = self.position(bucket, 0, usize::MAX)?;
-            // Acquire pairs with the Release of `vacate`: the slot's fields are ours to write after the last reads of
-            // who had them.
-            let taken = self.id(slot).compare_exchange(0, id.get(), Ordering::Acquire, Ordering::Relaxed);
+            // Acquire pairs with the Release of `free_id`: the slot's fields are ours to write after the last reads of
+            // who had them. Release: see `position`.
+            let taken = self.id(slot).compare_exchange(0, id.get(), Ordering::AcqRel, Ordering::Relaxed);
             if taken.is_ok() {
                 return Some(slot);
             }
@@ -339,7 +340,8 @@ impl Table {
     /// Closes a slot that is held, or spoils the claim of one that is claimed. The caller's fence came before.
     pub(super) fn close_or_spoil(&self, slot: usize) -> Option<Closed> {
         for _ in 0..SPOIL_TRIES_MAX {
-            if self.id(slot).load(Ordering::Relaxed) == 0 {
+            // Acquire: see `position`.
+            if self.id(slot).load(Ordering::Acquire) == 0 {
                 return None;
             }
             let state = self.slot(slot).state.load(Ordering::Acquire);

@@ -88,15 +88,32 @@ pub(crate) struct Oracle {
     pub(crate) epoch: u64,
     /// By id: size, and expiry unless it is committed.
     pub(crate) live: BTreeMap<u64, (u32, Option<u64>)>,
+    /// The thread whose operation comes next.
+    pub(crate) thread: usize,
+    /// What threads have freed while its room is not back yet. In a row there is none between two operations.
+    leaving: Vec<(usize, u32)>,
 }
 
 impl Oracle {
     pub(crate) fn new(memory: u32, epoch: u64) -> Self {
-        Self { memory, epoch, live: BTreeMap::new() }
+        Self { memory, epoch, live: BTreeMap::new(), thread: 0, leaving: Vec::new() }
     }
 
     fn free(&self) -> u32 {
-        self.memory - self.live.values().map(|(size, _)| size).sum::<u32>()
+        let live = self.live.values().map(|(size, _)| size).sum::<u32>();
+        self.memory - live - self.leaving.iter().map(|(_, size)| size).sum::<u32>()
+    }
+
+    /// An id is gone, and its room will be back.
+    fn leave(&mut self, id: u64) -> bool {
+        let was = self.live.remove(&id);
+        self.leaving.extend(was.map(|(size, _)| (self.thread, size)));
+        was.is_some()
+    }
+
+    /// The room of what the thread has freed is back.
+    pub(crate) fn give_back(&mut self) {
+        self.leaving.retain(|(thread, _)| *thread != self.thread);
     }
 
     fn is_over(&self, id: u64, now: u64) -> bool {
@@ -105,21 +122,25 @@ impl Oracle {
 
     /// One slot's part of a sweep.
     pub(crate) fn expire_one(&mut self, id: u64, now: u64) -> bool {
-        let is_over = self.is_over(id, now);
-        if is_over {
-            self.live.remove(&id);
-        }
-        is_over
+        self.is_over(id, now) && self.leave(id)
     }
 
     /// One slot's part of a new epoch.
     pub(crate) fn drop_held(&mut self, id: u64) {
         if self.live.get(&id).is_some_and(|(_, expires)| expires.is_some()) {
-            self.live.remove(&id);
+            self.leave(id);
         }
     }
 
+    /// A whole operation.
     pub(crate) fn run(&mut self, op: Op) -> Answer {
+        let answer = self.begin(op);
+        self.leaving.clear();
+        answer
+    }
+
+    /// An operation without the return of what it frees.
+    pub(crate) fn begin(&mut self, op: Op) -> Answer {
         match op {
             Op::Reserve { id, size, epoch, now, ttl } => {
                 if epoch != self.epoch {
@@ -129,7 +150,11 @@ impl Oracle {
                     return Answer::Reserved(Ok(Reserved::Already));
                 }
                 if size > self.free() {
-                    self.run(Op::Expire { now });
+                    for id in self.live.keys().copied().collect::<Vec<_>>() {
+                        if self.expire_one(id, now) {
+                            self.give_back();
+                        }
+                    }
                 }
                 if size > self.free() {
                     return Answer::Reserved(Err(Refused::Short(short(size, self.free()))));
@@ -145,8 +170,8 @@ impl Oracle {
                 None => Outcome::Unknown,
             }),
             Op::Release { id } => {
-                let was = self.live.remove(&id);
-                Answer::Outcome(if was.is_some() { Outcome::Done } else { Outcome::Unknown })
+                let was = self.leave(id);
+                Answer::Outcome(if was { Outcome::Done } else { Outcome::Unknown })
             }
             Op::Expire { now } => {
                 let ids: Vec<u64> = self.live.keys().copied().collect();
@@ -154,7 +179,9 @@ impl Oracle {
             }
             Op::BeginEpoch { epoch } => {
                 self.epoch = epoch;
-                self.live.retain(|_, (_, expires)| expires.is_none());
+                for id in self.live.keys().copied().collect::<Vec<_>>() {
+                    self.drop_held(id);
+                }
                 Answer::Nothing
             }
         }
