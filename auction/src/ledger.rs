@@ -309,7 +309,7 @@ impl Ledger {
     /// Takes what one instance needs out of the sums, or nothing at all.
     fn take(&self, demand: &Demand) -> Result<Amounts, Refused> {
         let ports = demand.resources.ports;
-        self.take_ports(ports)?;
+        self.take_ports(ports).map_err(|refused| self.all_short(refused, &demand.resources))?;
         match self.take_lanes(&demand.resources) {
             Ok(lanes) => Ok(Amounts { lanes, ports, app: self.apps.add(demand.app) }),
             Err(refused) => {
@@ -333,6 +333,15 @@ impl Ledger {
             }
         }
         Err(Refused::Busy)
+    }
+
+    /// A refusal for want of ports, with all else that is short: an auctioneer counts what it is told.
+    fn all_short(&self, refused: Refused, resources: &Resources) -> Refused {
+        let free = Lanes(self.free.load(Ordering::Relaxed));
+        match (refused, score::fits(&self.shape, free, 0, resources)) {
+            (Refused::Short(_), Err(short)) => Refused::Short(short),
+            _ => refused,
+        }
     }
 
     fn take_lanes(&self, resources: &Resources) -> Result<Lanes, Refused> {

@@ -20,6 +20,7 @@ pub use walk::Walk;
 
 use crate::demand::{NAMES_MAX, Requirements};
 use crate::error::{Error, Result};
+use std::collections::VecDeque;
 
 /// The most zones that a view may have.
 pub const ZONES_MAX: usize = 16;
@@ -28,7 +29,11 @@ pub const CLASSES_MAX: usize = 64;
 /// The most cells that a view may have.
 pub const CELLS_MAX: u32 = 1 << 24;
 
-/// A cell of one view. Indices of cells that left are given to cells that join later.
+/// An index stays vacant until so many more cells have left: a round that is under way must not take a cell for the one
+/// that had its index before.
+pub const VACANT_MIN: usize = 1024;
+
+/// A cell of one view. Indices of cells that left are given to cells that join much later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct CellIndex(pub u32);
 
@@ -86,7 +91,8 @@ pub struct View {
     zones: Vec<Box<str>>,
     classes: Vec<Class>,
     cells: Vec<Option<Place>>,
-    vacant: Vec<CellIndex>,
+    /// Indices of cells that left, the longest vacant first.
+    vacant: VecDeque<CellIndex>,
     /// Indexed by class * [`ZONES_MAX`] + zone.
     pools: Vec<Vec<CellIndex>>,
 }
@@ -181,14 +187,15 @@ impl View {
         if usize::from(class.0) >= self.classes.len() {
             return Err(Error::Unknown { what: "class", index: u32::from(class.0) });
         }
-        if self.vacant.is_empty() && self.cells.len() >= CELLS_MAX as usize {
+        if self.vacant.len() <= VACANT_MIN && self.cells.len() >= CELLS_MAX as usize {
             return Err(Error::TooMany {
                 what: "cells",
                 count: self.cells.len() + 1,
                 max: CELLS_MAX as usize,
             });
         }
-        let cell = self.vacant.pop().unwrap_or_else(|| {
+        let reused = if self.vacant.len() > VACANT_MIN { self.vacant.pop_front() } else { None };
+        let cell = reused.unwrap_or_else(|| {
             self.cells.push(None);
             CellIndex(self.cells.len() as u32 - 1)
         });
@@ -212,7 +219,7 @@ impl View {
             let moved = self.cells[moved.0 as usize].as_mut();
             moved.expect("a pool holds only cells that are there").position = place.position;
         }
-        self.vacant.push(cell);
+        self.vacant.push_back(cell);
         self.version += 1;
         Ok(())
     }

@@ -47,13 +47,15 @@ impl Round {
         }
     }
 
-    /// Deals instances to the groups, each to the one with the fewest that is not exhausted. Says how many found none.
+    /// Deals instances to the groups, each to the one with the fewest that is open. Says how many found none.
     pub(super) fn deal_to_groups<R: Rng + ?Sized>(&mut self, count: u32, rng: &mut R) -> u32 {
         let groups = &mut self.groups[..self.groups_count];
-        if groups.iter().all(|group| group.is_exhausted) {
+        if groups.is_empty() {
             return count;
         }
-        if let [group] = groups {
+        if let [group] = groups
+            && !group.is_exhausted
+        {
             group.wanted += count;
             group.instances += count;
             return 0;
@@ -61,31 +63,35 @@ impl Round {
         // Equal zones take turns by chance, or all single instances of all auctioneers would go to the first.
         let offset = rng.random_range(0..groups.len());
         groups.rotate_left(offset);
-        for _ in 0..count {
-            let open = groups.iter_mut().filter(|group| !group.is_exhausted);
-            let fewest = open.min_by_key(|group| group.instances);
-            let group = fewest.expect("one is open: looked for above");
+        let mut left = count;
+        while left > 0 {
+            let open = groups.iter_mut().filter(|group| group.is_open());
+            let Some(group) = open.min_by_key(|group| group.instances) else { break };
             group.wanted += 1;
             group.instances += 1;
+            left -= 1;
         }
         groups.rotate_right(offset);
-        0
+        left
     }
 
     /// Takes the instances that exhausted groups still want and deals them to the others. Says whether any were.
     pub(super) fn spill<R: Rng + ?Sized>(&mut self, rng: &mut R) -> bool {
         let groups = &mut self.groups[..self.groups_count];
-        if groups.iter().all(|group| group.is_exhausted) {
-            return false;
-        }
         let mut spilled = 0;
+        // What an exhausted group still wants, its bids had no room for.
         for group in groups.iter_mut().filter(|group| group.is_exhausted) {
             spilled += group.wanted;
             group.instances -= group.wanted;
             group.wanted = 0;
         }
-        self.deal_to_groups(spilled, rng);
-        spilled > 0
+        let left = self.deal_to_groups(spilled, rng);
+        // Wanted still: a late bid may have room.
+        if let Some(group) = self.groups[..self.groups_count].iter_mut().find(|group| group.is_exhausted) {
+            group.wanted += left;
+            group.instances += left;
+        }
+        spilled > left
     }
 
     /// Goes on as far as possible without another event.
@@ -111,7 +117,7 @@ impl Round {
             if self.ask_wave(now_us, view, rng, effects) || self.waiting > 0 {
                 return;
             }
-            // Each turn exhausts at least one group more, so there are at most ZONES_MAX.
+            // Each turn ends with bids that have less room, or with a wave of asks: there is an end to both.
             if !self.spill(rng) {
                 break;
             }
@@ -165,7 +171,7 @@ impl Round {
         effects: &mut Vec<Effect>,
     ) -> u32 {
         self.forget_asks();
-        let config = &self.config;
+        let (config, count) = (&self.config, self.ask_count());
         let group = &mut self.groups[index];
         if group.walks == 0 || group.version != view.version() {
             if group.walks == WALKS_MAX {
@@ -188,7 +194,7 @@ impl Round {
         {
             let ask = AskId(self.asks_base + self.asks.len() as u64);
             self.asks.push(Ask::new(cell, index as u8));
-            effects.push(Effect::Ask { ask, cell, count: group.wanted });
+            effects.push(Effect::Ask { ask, cell, count });
             asked += 1;
         }
         group.is_exhausted = group.walk.left() == 0;
@@ -200,11 +206,17 @@ impl Round {
     /// Asks a cell that is in another epoch by now once more.
     pub(super) fn ask_again(&mut self, cell: CellIndex, group: u8, now_us: u64, effects: &mut Vec<Effect>) {
         let ask = AskId(self.asks_base + self.asks.len() as u64);
-        let count = self.groups[usize::from(group)].wanted;
+        let count = self.ask_count();
         self.asks.push(Ask::new(cell, group));
         effects.push(Effect::Ask { ask, cell, count });
         self.waiting += 1;
         self.await_asks(now_us, effects);
+    }
+
+    /// For how many instances cells are asked: all that the batch has, because what finds no room in one zone is dealt to
+    /// the others, where nobody is asked twice.
+    fn ask_count(&self) -> u32 {
+        self.batch.as_ref().map_or(0, Batch::count)
     }
 
     fn await_asks(&mut self, now_us: u64, effects: &mut Vec<Effect>) {
@@ -227,6 +239,13 @@ impl Round {
             self.asks.clear();
             self.groups.iter_mut().for_each(|group| group.room = 0);
         }
+    }
+}
+
+impl Group {
+    /// Whether instances may be dealt to it: there are cells to ask, or bids with room to spare.
+    fn is_open(&self) -> bool {
+        !self.is_exhausted || self.room > self.wanted
     }
 }
 
