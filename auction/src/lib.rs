@@ -29,6 +29,8 @@ pub mod local;
 pub mod rebalance;
 pub mod round;
 pub mod score;
+#[cfg(all(feature = "sim", not(loom)))]
+pub mod sim;
 pub mod view;
 
 pub use demand::{AppId, Batch, Demand, Resources};

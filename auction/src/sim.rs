@@ -30,6 +30,7 @@ mod books;
 mod cell;
 mod message;
 mod queue;
+mod serve;
 mod setup;
 mod world;
 

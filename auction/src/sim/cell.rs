@@ -15,6 +15,16 @@ const APPS_COUNTED_MIN: usize = 8;
 /// Ids of holds that only a defect makes are these, after the real ones.
 const MUTATED_ID_OFFSET: u32 = 1 << 20;
 
+/// What was free, from so many happenings on.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    event: u64,
+    free: [u32; RESOURCES_COUNT],
+    /// Whose reservation it was that changed it, and how many instances that job has here since. Nothing if something
+    /// became free.
+    reserved: Option<(Job, u32)>,
+}
+
 /// A cell.
 #[derive(Debug)]
 pub(super) struct Cell {
@@ -26,15 +36,15 @@ pub(super) struct Cell {
     pub(super) lies: bool,
     /// When it joined, as a number of happenings.
     pub(super) joined: u64,
-    /// What was free, from so many happenings on. Kept to know whether there was room all through a round.
-    history: Vec<(u64, [u32; RESOURCES_COUNT])>,
+    /// Kept to know whether there was room all through a round.
+    history: Vec<Moment>,
     mutation: Option<Mutation>,
 }
 
 impl Cell {
     pub(super) fn new(capacity: Resources, lies: bool, joined: u64, mutation: Option<Mutation>) -> Self {
         let account = Account::new(&capacity, 1);
-        let history = vec![(joined, account.free)];
+        let history = vec![Moment { event: joined, free: account.free, reserved: None }];
         let ledger = new_ledger(&capacity, 1);
         Self { capacity, ledger, account, is_up: true, is_gone: false, lies, joined, history, mutation }
     }
@@ -80,7 +90,14 @@ impl Cell {
                 break;
             }
         }
-        if (held, refused) != expected {
+        // A ledger names what is short first; what it names must be short.
+        let is_part = match (refused, expected.1) {
+            (Some(Refused::Short(named)), Some(Refused::Short(short))) => {
+                !named.is_none() && named.bits() & !short.bits() == 0
+            }
+            (refused, expected) => refused == expected,
+        };
+        if held != expected.0 || !is_part {
             return Err(format!("answers {:?} to a reservation, but it is {expected:?}", (held, refused)));
         }
         Ok((held, refused))
@@ -164,27 +181,31 @@ impl Cell {
         holds
     }
 
-    /// Whether one more instance had room at every moment since `event`.
-    pub(super) fn had_room_since(&self, event: u64, demand: &Demand) -> bool {
+    /// Whether the cell, at every moment since `event`, had room for more instances than `job` has got here.
+    pub(super) fn had_room_since(&self, event: u64, job: Job, demand: &Demand) -> bool {
         let takes = self.account.takes(&demand.resources);
-        let has_room = |free: &[u32; RESOURCES_COUNT]| Account::room(free, &takes) > 0;
-        for (from, free) in self.history.iter().rev() {
-            if !has_room(free) {
-                return false;
+        let begun = self.history.partition_point(|moment| moment.event <= event).saturating_sub(1);
+        let (mut room_min, mut got) = (u32::MAX, 0);
+        for moment in &self.history[begun..] {
+            match moment.reserved {
+                Some((of, count)) if of == job => got = count,
+                // Its own may have become free: no telling them from others.
+                None if got > 0 => return false,
+                _ => {}
             }
-            if *from <= event {
-                break;
-            }
+            room_min = room_min.min(Account::room(&moment.free, &takes) + got);
         }
-        has_room(&self.account.free)
+        room_min > got
     }
 
     /// Compares the ledger with the account after a happening.
-    pub(super) fn check(&mut self, event: u64, app: AppId) -> Checked {
-        if self.history.last().is_none_or(|(_, free)| *free != self.account.free) {
-            self.history.push((event, self.account.free));
-        }
+    pub(super) fn check(&mut self, event: u64, app: AppId, reserver: Option<Job>) -> Checked {
         let account = &self.account;
+        if self.history.last().is_none_or(|moment| moment.free != account.free) {
+            let count = |job| account.holds.iter().filter(|hold| hold.job == job).count() as u32;
+            let reserved = reserver.map(|job| (job, count(job)));
+            self.history.push(Moment { event, free: account.free, reserved });
+        }
         let free = self.ledger.free().amounts();
         if free != account.free {
             return Err(format!("has {free:?} free, its account {:?}", account.free));
@@ -192,7 +213,10 @@ impl Cell {
         let held = account.holds.iter().filter(|hold| hold.until_us.is_some()).count();
         if self.ledger.starting() as usize != held || self.ledger.epoch().0 != account.epoch {
             let (starting, epoch) = (self.ledger.starting(), self.ledger.epoch());
-            return Err(format!("has {starting} starting in {epoch:?}, its account {held}, {}", account.epoch));
+            return Err(format!(
+                "has {starting} starting in {epoch:?}, its account {held}, {}",
+                account.epoch
+            ));
         }
         self.check_entries()?;
         let counted = self.ledger.instances(app) as usize;

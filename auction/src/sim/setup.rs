@@ -8,9 +8,9 @@ use rand_pcg::Pcg64Mcg;
 use super::MESSAGE_LIFE_US;
 
 /// One seed in so many has a world of hundreds of cells.
-pub const MEDIUM_EVERY: u64 = 256;
+pub(super) const MEDIUM_EVERY: u64 = 256;
 /// One seed in so many has a world of thousands of cells.
-pub const LARGE_EVERY: u64 = 16_384;
+pub(super) const LARGE_EVERY: u64 = 16_384;
 
 /// How large a world is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,19 +96,22 @@ impl Setup {
         let mut rng = Pcg64Mcg::seed_from_u64(!seed);
         let mut draw = |low: u32, high: u32| rng.random_range(low..=high);
         let (cells, auctioneers, jobs, count_max) = match size {
-            Size::Small => (draw(1, 10), draw(1, 5), draw(2, 14), 1 << draw(0, 4)),
+            Size::Small => (draw(1, 12), draw(1, 6), draw(2, 30), 1 << draw(0, 4)),
             Size::Medium => (draw(60, 400), draw(8, 24), draw(60, 160), 1 << draw(0, 7)),
-            Size::Large => (draw(2_000, 5_000), draw(32, 64), draw(200, 500), 1 << draw(4, 9)),
+            Size::Large => (draw(2_000, 5_000), draw(32, 64), draw(100, 300), 1 << draw(4, 8)),
         };
-        // Half of the worlds have a fault of a kind, or not; so each kind is also seen alone.
+        // Half of the worlds have a fault of a kind, or not; so each kind is also seen alone. Where more happens, a fault
+        // at a happening is rarer.
+        let rarer = if size == Size::Small { 1 } else { 16 };
         let mut chance = |most: u32| draw(0, 1) * draw(1, most);
         let (slow, loss, doubling) = (chance(4_000), chance(13_000), chance(9_000));
-        let (cell_crash, auctioneer_crash, partition) = (chance(900), chance(400), chance(400));
+        let (cell_crash, auctioneer_crash, partition) =
+            (chance(900 / rarer), chance(400 / rarer), chance(400 / rarer));
         let liars = chance(1) * chance(9_000);
         let (finishes, moves) = (chance(jobs), chance(3));
         let delay_us = u64::from(draw(20, 2_000));
-        // From impatient to patient.
-        let patience_us = delay_us * u64::from(draw(2, 12));
+        // From impatient, just above a round trip, to patient.
+        let patience_us = delay_us * u64::from(draw(3, 12));
         let reserve_sends_max = draw(1, 4);
         let sends_us = patience_us * u64::from(reserve_sends_max);
         let round = Config {
@@ -152,5 +155,23 @@ impl Setup {
             sweep_us: u64::from(draw(50, 500)) * 1_000,
             round,
         }
+    }
+
+    /// The same world, in which nothing goes wrong.
+    #[must_use]
+    pub fn without_faults(mut self) -> Self {
+        for chance in [
+            &mut self.slow,
+            &mut self.loss,
+            &mut self.doubling,
+            &mut self.cell_crash,
+            &mut self.auctioneer_crash,
+            &mut self.partition,
+            &mut self.liars,
+            &mut self.moves,
+        ] {
+            *chance = 0;
+        }
+        self
     }
 }
