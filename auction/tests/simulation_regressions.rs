@@ -68,7 +68,8 @@ fn what_a_full_zone_leaves_over_goes_to_bids_that_have_room_to_spare() {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let batch = Batch::new(demand(), 30, &[]).unwrap();
         let mut placements = Vec::new();
-        let placed = Local::new(&view, &ledgers, Config::default()).place(batch, 0, &mut rng, &mut placements);
+        let placed =
+            Local::new(&view, &ledgers, Config::default()).place(batch, 0, &mut rng, &mut placements);
         assert_eq!(placed, Ok(()), "seed {seed}");
     }
 }
