@@ -52,6 +52,9 @@ pub struct Config {
     pub sample_min: u32,
     /// How many cells are asked for each instance of a batch, at least 1 (and `sample_min` in all).
     pub sample_per_instance: u32,
+    /// Where no more cells than this could run an instance, all of them are asked: asking costs little there, and choosing
+    /// from all keeps every cell within one instance of the mean.
+    pub ask_all_max: u32,
     /// Bids are dealt out before all have come, once only so many sixteenths of the asked are silent and the others
     /// have room enough: one slow cell holds nobody up.
     pub stragglers_sixteenths: u32,
@@ -68,6 +71,7 @@ impl Default for Config {
             ttl_us: 5_000_000,
             sample_min: 4,
             sample_per_instance: 2,
+            ask_all_max: 128,
             stragglers_sixteenths: 2,
             pack_choices: 4,
         }
@@ -270,6 +274,8 @@ pub struct Round {
     classes: ClassSet,
     groups: [Group; ZONES_MAX],
     groups_count: usize,
+    /// How many cells are of the right class and zone.
+    cells_count: u32,
     /// Instances for which no cell is of the right class and zone.
     unplaceable: u32,
     asks: Vec<Ask>,
@@ -300,6 +306,7 @@ impl Round {
             classes: ClassSet::default(),
             groups: [Group::default(); ZONES_MAX],
             groups_count: 0,
+            cells_count: 0,
             unplaceable: 0,
             asks: Vec::new(),
             asks_base: 0,

@@ -91,3 +91,25 @@ fn a_cell_that_joins_is_not_taken_for_one_that_just_left() {
     }
     assert!((view.cells_bound() as usize) < 2 * view::VACANT_MIN, "{}", view.cells_bound());
 }
+
+#[test]
+fn apps_of_one_instance_do_not_fill_zones_by_chance() {
+    let mut view = View::new();
+    let class = view.class(&Class::default()).unwrap();
+    for cell in 0..90 {
+        let zone = view.zone(&format!("z{}", cell % 3)).unwrap();
+        view.join(class, zone).unwrap();
+    }
+    let ledgers: Vec<Ledger> =
+        (0..90).map(|_| Ledger::new(&resources(64, 0), 64, Epoch(1)).unwrap()).collect();
+    let mut local = Local::new(&view, &ledgers, Config::default());
+    let (mut rng, mut placements) = (Pcg64Mcg::seed_from_u64(1), Vec::new());
+    for app in 0..900 {
+        let batch = Batch::new(Demand { app: AppId(app), ..demand() }, 1, &[]).unwrap();
+        local.place(batch, 0, &mut rng, &mut placements).unwrap();
+    }
+    // Ten each: so few cells are all asked.
+    for ledger in &ledgers {
+        assert_eq!(ledger.starting(), 10);
+    }
+}

@@ -26,6 +26,7 @@ impl Round {
     /// The zones that the batch may go to and that have cells for it.
     pub(super) fn make_groups(&mut self, batch: &Batch, view: &View) {
         self.groups_count = 0;
+        self.cells_count = 0;
         let (first, last) = match batch.demand().zone {
             ZoneRule::Balance => (0, view.zones_count() as u8),
             ZoneRule::Only(zone) => (zone.0, zone.0.saturating_add(1)),
@@ -38,13 +39,32 @@ impl Round {
             let instances = batch.placed().get(usize::from(zone.0)).copied().unwrap_or(0);
             self.add_group(ZoneSet::one(zone), instances, view);
         }
+        if batch.count() == 1 {
+            self.join_fewest();
+        }
     }
 
     fn add_group(&mut self, zones: ZoneSet, instances: u32, view: &View) {
-        if view.count(self.classes, zones) > 0 {
+        let cells = view.count(self.classes, zones);
+        if cells > 0 {
             self.groups[self.groups_count] = Group { zones, instances, ..Group::default() };
             self.groups_count += 1;
+            self.cells_count += cells;
         }
+    }
+
+    /// Makes one group of the zones with the fewest instances: a single one goes to the best cell in any of them, so that
+    /// apps of one instance do not fill zones by chance.
+    fn join_fewest(&mut self) {
+        let groups = &mut self.groups[..self.groups_count];
+        let Some(fewest) = groups.iter().map(|group| group.instances).min() else { return };
+        groups.sort_unstable_by_key(|group| group.instances);
+        let equal = groups.partition_point(|group| group.instances == fewest);
+        let zones =
+            groups[..equal].iter().fold(ZoneSet::default(), |all, group| ZoneSet(all.0 | group.zones.0));
+        groups[0].zones = zones;
+        groups[1..].rotate_left(equal - 1);
+        self.groups_count -= equal - 1;
     }
 
     /// Deals instances to the groups, each to the one with the fewest that is open. Says how many found none.
@@ -179,15 +199,15 @@ impl Round {
                 return 0;
             }
             if group.walks == 0 {
-                group.sample =
-                    config.sample_min.max(group.wanted.saturating_mul(config.sample_per_instance)).max(1);
+                let least = if self.cells_count <= config.ask_all_max { WAVE_MAX } else { config.sample_min };
+                group.sample = least.max(group.wanted.saturating_mul(config.sample_per_instance)).max(1);
             }
             group.walk = Walk::new(view, self.classes, group.zones, rng);
             group.version = view.version();
             group.walks += 1;
         }
         let sample = group.sample.min(WAVE_MAX);
-        group.sample = sample * 2;
+        group.sample = sample.saturating_mul(2);
         let mut asked = 0;
         while asked < sample
             && let Some(cell) = group.walk.next(view)

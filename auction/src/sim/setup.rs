@@ -121,6 +121,7 @@ impl Setup {
             ttl_us: sends_us + MESSAGE_LIFE_US + u64::from(draw(1, 300_000)),
             sample_min: draw(1, 4),
             sample_per_instance: draw(1, 2),
+            ask_all_max: draw(0, 1) * draw(1, 200),
             stragglers_sixteenths: draw(0, 4),
             pack_choices: draw(1, 4),
         };
