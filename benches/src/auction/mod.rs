@@ -8,7 +8,10 @@
 //! ```
 //! Each part prints tables, or JSON, and writes a section of docs/figures.md.
 
+mod fleet;
+mod inprocess;
 mod report;
+mod scenarios;
 mod simulate;
 
 use crate::Result;
@@ -33,6 +36,12 @@ pub(crate) struct AuctionOptions {
     /// Threads; default is one for each core.
     #[arg(long)]
     pub(crate) threads: Option<usize>,
+    /// Run Diego's scenarios.
+    #[arg(long)]
+    pub(crate) scenarios: bool,
+    /// Place on ledgers in this process.
+    #[arg(long)]
+    pub(crate) inprocess: bool,
     /// Tiny counts, for CI: does it still run. Writes no document.
     #[arg(long)]
     pub(crate) smoke: bool,
@@ -56,8 +65,15 @@ impl AuctionOptions {
 /// # Errors
 /// The first invariant that is broken, or whatever cannot be read or written.
 pub(crate) fn run(options: &AuctionOptions) -> Result<()> {
-    if options.simulate || options.seed.is_some() {
+    let names_none = !(options.scenarios || options.inprocess || options.simulate || options.seed.is_some());
+    if options.simulate || options.seed.is_some() || names_none {
         simulate::run(options)?;
+    }
+    if options.scenarios || names_none {
+        scenarios::run(options)?;
+    }
+    if options.inprocess || names_none {
+        inprocess::run(options)?;
     }
     Ok(())
 }
