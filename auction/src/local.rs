@@ -12,6 +12,9 @@ use crate::round::{Config, Effect, Event, Refusal, Round};
 use crate::view::{CellIndex, View};
 use rand::Rng;
 
+/// How many effects are read ahead: enough that reads overlap, few enough that what they bring stays in the cache.
+const WARM_MAX: usize = 64;
+
 /// Instances that are held on a cell, to be committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
@@ -71,9 +74,13 @@ impl<'a> Local<'a> {
     ) -> Result<(), Refusal> {
         self.effects.clear();
         self.round.begin(batch, now_us, self.view, rng, &mut self.effects);
-        let mut at = 0;
+        let (mut at, mut warm) = (0, 0);
         // Ends: every effect is an answer's cause, and a round asks each cell a bounded number of times.
         while let Some(effect) = self.effects.get(at).copied() {
+            if at >= warm {
+                warm = at + WARM_MAX;
+                self.warm(at);
+            }
             at += 1;
             if let Effect::Placed { cell, epoch, first, count } = effect {
                 placements.push(Placement { cell, epoch, first, count });
@@ -91,6 +98,26 @@ impl<'a> Local<'a> {
     #[must_use]
     pub fn calls(&self) -> Calls {
         self.calls
+    }
+
+    /// Reads ahead what the next effects will read, each line of all of them before the next line of any.
+    fn warm(&self, at: usize) {
+        let Some(app) = self.round.batch().map(|batch| batch.demand().app) else { return };
+        let ahead = &self.effects[at..self.effects.len().min(at + WARM_MAX)];
+        let each = |read: &dyn Fn(&Ledger, Option<ReservationId>) -> u64| {
+            let calls = ahead.iter().filter_map(|effect| match *effect {
+                Effect::Ask { cell, .. } => Some((cell, None)),
+                Effect::Reserve { cell, first, .. } => Some((cell, Some(first))),
+                _ => None,
+            });
+            let read = calls
+                .map(|(cell, id)| self.ledgers.get(cell.0 as usize).map_or(0, |ledger| read(ledger, id)));
+            // The reads are all that is wanted.
+            std::hint::black_box(read.fold(0, |sum, read| sum ^ read));
+        };
+        each(&|ledger, _| ledger.warm());
+        each(&|ledger, id| id.map_or_else(|| ledger.warm_bid(app), |id| ledger.warm_find(id)));
+        each(&|ledger, id| id.map_or(0, |id| ledger.warm_reserve(id)));
     }
 
     /// Does what is to be done, and says what happened.

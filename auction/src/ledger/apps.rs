@@ -1,31 +1,32 @@
 //! How many instances of each app are on a cell: a fixed table of words.
 //!
 //! ```text
-//! app ─hash─> first bucket, second bucket        a bucket is eight words, one cache line
-//! word   | tag of the app: 48 | instances: 16 |  0 is free
+//! app ─hash─> first bucket, second bucket        a bucket is sixteen words, one cache line
+//! word   | tag of the app: 24 | instances: 8 |   0 is free
 //! ```
 //! An instance is counted in one word and remembers which, so that it is taken out of the same one. Two words for one
 //! app may come about when two threads add its first instance at once, or when the word that had it was full: a count is
-//! the sum of an app's words, so nothing is lost. The second bucket is looked at only while something is in one.
+//! the sum of an app's words, so nothing is lost. The second bucket is looked at only while something is in one, so that
+//! a bid mostly reads one line here.
 //!
-//! Counts set prices and never decide what fits. Two apps whose tags are equal (one pair in 2^48) are counted as one, and
+//! Counts set prices and never decide what fits. Two apps whose tags are equal (one pair in 2^24) are counted as one, and
 //! an instance that finds both buckets full is not counted: both cost balance, never correctness.
 
-use super::sync::{AtomicU32, AtomicU64, Ordering};
+use super::sync::{AtomicU32, Ordering};
 use super::table::mix;
 use crate::demand::AppId;
 
 #[cfg(not(loom))]
-const BUCKET_WORDS: usize = 8;
+const BUCKET_WORDS: usize = 16;
 #[cfg(loom)]
 const BUCKET_WORDS: usize = 1;
-const COUNT_MAX: u64 = 0xffff;
+const COUNT_MAX: u32 = 0xff;
 /// How often an add that lost its word to another thread looks again before the instance stays uncounted.
 const ADD_TRIES_MAX: u32 = 64;
 
 #[derive(Debug)]
 #[repr(align(64))]
-struct Bucket([AtomicU64; BUCKET_WORDS]);
+struct Bucket([AtomicU32; BUCKET_WORDS]);
 
 /// The word that an instance is counted in, if it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,23 +56,23 @@ impl Apps {
     /// A table of at least `words` words.
     pub(super) fn new(words: u32) -> Self {
         let buckets = (words as usize).div_ceil(BUCKET_WORDS).next_power_of_two();
-        let bucket = || Bucket(std::array::from_fn(|_| AtomicU64::new(0)));
+        let bucket = || Bucket(std::array::from_fn(|_| AtomicU32::new(0)));
         Self { buckets: (0..buckets).map(|_| bucket()).collect(), spilled: AtomicU32::new(0) }
     }
 
-    fn locate(&self, app: AppId) -> (u64, usize, usize) {
+    fn locate(&self, app: AppId) -> (u32, usize, usize) {
         let hash = mix(app.0);
         let mask = self.buckets.len() - 1;
-        // The tag is the low 48 bits shifted up; the buckets come from bits that are spread over the whole hash.
         let first = (hash >> 48) as usize & mask;
         let second = (hash >> 32) as usize & mask;
-        (hash << 16, first, second)
+        // The tag is the low 24 bits, the buckets come from the high 32.
+        ((hash as u32) << 8, first, second)
     }
 
     /// How many instances of `app` are counted.
     pub(super) fn count(&self, app: AppId) -> u32 {
         let (tag, first, second) = self.locate(app);
-        let in_bucket = |bucket: usize| -> u64 {
+        let in_bucket = |bucket: usize| -> u32 {
             let words = self.buckets[bucket].0.iter().map(|word| word.load(Ordering::Relaxed));
             words.map(|word| if word & !COUNT_MAX == tag { word & COUNT_MAX } else { 0 }).sum()
         };
@@ -79,7 +80,13 @@ impl Apps {
         if second != first && self.spilled.load(Ordering::Relaxed) > 0 {
             count += in_bucket(second);
         }
-        count as u32
+        count
+    }
+
+    /// Reads the line that [`Self::count`] will read.
+    pub(super) fn warm(&self, app: AppId) -> u32 {
+        let (_, first, _) = self.locate(app);
+        self.buckets[first].0[0].load(Ordering::Relaxed)
     }
 
     /// Counts one more instance of `app`.
@@ -101,7 +108,7 @@ impl Apps {
         )
     }
 
-    fn add_in(&self, bucket: usize, tag: u64) -> Option<AppSlot> {
+    fn add_in(&self, bucket: usize, tag: u32) -> Option<AppSlot> {
         let words = &self.buckets[bucket].0;
         for _ in 0..ADD_TRIES_MAX {
             let mut free = None;
@@ -168,11 +175,11 @@ mod tests {
 
     #[test]
     fn a_full_table_counts_no_more_and_loses_nothing() {
-        let apps = Apps::new(8);
-        let slots: Vec<_> = (0..20u64).map(|app| apps.add(AppId(app))).collect();
-        let counted: u32 = (0..20).map(|app| apps.count(AppId(app))).sum();
-        assert_eq!(counted, 8);
+        let apps = Apps::new(16);
+        let slots: Vec<_> = (0..40u64).map(|app| apps.add(AppId(app))).collect();
+        let counted: u32 = (0..40).map(|app| apps.count(AppId(app))).sum();
+        assert_eq!(counted, 16);
         slots.into_iter().for_each(|slot| apps.remove(slot));
-        assert!((0..20).all(|app| apps.count(AppId(app)) == 0));
+        assert!((0..40).all(|app| apps.count(AppId(app)) == 0));
     }
 }

@@ -46,8 +46,6 @@ impl Lanes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
     total: Lanes,
-    /// 2^32 / total, to turn quanta into fractions without a division.
-    scale: [u32; LANES_COUNT],
     ports: u32,
     /// A lane's quantum is 2^shift.
     shifts: [u8; LANES_COUNT],
@@ -59,12 +57,7 @@ impl Shape {
     /// # Errors
     /// [`Error::Capacity`] for amounts above [`Resource::max`], and for no cpu, memory or containers at all.
     pub fn new(capacity: &Resources) -> Result<Self> {
-        let mut shape = Self {
-            total: Lanes(0),
-            scale: [0; LANES_COUNT],
-            ports: capacity.ports,
-            shifts: [0; LANES_COUNT],
-        };
+        let mut shape = Self { total: Lanes(0), ports: capacity.ports, shifts: [0; LANES_COUNT] };
         for (resource, amount) in Resource::ALL.into_iter().zip(capacity.amounts()) {
             let may_be_none = matches!(resource, Resource::Disk | Resource::Ports);
             if amount > resource.max() || amount == 0 && !may_be_none {
@@ -76,7 +69,6 @@ impl Shape {
                 let shift = bits.saturating_sub(LANE_BITS);
                 let quanta = amount >> shift;
                 shape.shifts[lane] = shift as u8;
-                shape.scale[lane] = u32::MAX.checked_div(quanta).unwrap_or(0);
                 shape.total.0 |= u64::from(quanta) << (lane as u32 * LANE_BITS);
             }
         }
@@ -120,9 +112,9 @@ impl Shape {
     /// counts as unused.
     #[must_use]
     pub fn mean_fraction(&self, quanta: Lanes) -> u64 {
-        let sum: u64 =
-            (0..LANES_COUNT).map(|lane| u64::from(quanta.get(lane)) * u64::from(self.scale[lane])).sum();
-        (sum / LANES_COUNT as u64) >> 16
+        // Quanta have 16 bits, so the products have 32.
+        let fraction = |lane| (quanta.get(lane) << 16).checked_div(self.total.get(lane)).unwrap_or(0);
+        (0..LANES_COUNT).map(|lane| u64::from(fraction(lane))).sum::<u64>() / LANES_COUNT as u64
     }
 }
 

@@ -151,6 +151,19 @@ impl Table {
         (first, if second == first { (first + 1) & mask } else { second })
     }
 
+    /// Reads the line of the ids in the first bucket of `id`.
+    pub(super) fn warm_ids(&self, id: ReservationId) -> u64 {
+        let (first, _) = self.locate(id.get());
+        self.buckets[first].ids[0].load(Ordering::Relaxed)
+    }
+
+    /// Reads the slot that [`Self::claim`] will find if the first bucket has room.
+    pub(super) fn warm_slot(&self, id: ReservationId) -> u64 {
+        let (first, _) = self.locate(id.get());
+        let slot = self.position(first, 0, usize::MAX).unwrap_or(first * BUCKET_SLOTS);
+        self.slot(slot).state.load(Ordering::Relaxed)
+    }
+
     fn id(&self, slot: usize) -> &AtomicU64 {
         &self.buckets[slot / BUCKET_SLOTS].ids[slot % BUCKET_SLOTS]
     }
