@@ -34,7 +34,7 @@ pub const WAVE_MAX: u32 = 4096;
 pub const ASKS_MAX: usize = 4 * WAVE_MAX as usize;
 /// How often a walk begins anew because cells joined or left under it.
 pub const WALKS_MAX: u32 = 4;
-/// How many cells that restarted between bid and reservation a round asks once more.
+/// How many cells a round asks once more because they restarted between bid and reservation, or had no slot for the id.
 pub const REASKS_MAX: u32 = 64;
 
 /// How a round works. Times in microseconds.

@@ -79,7 +79,8 @@ impl Round {
             self.take_back(index, rest);
             match refused {
                 Some(Refused::Short(short)) => self.count_short(short),
-                Some(Refused::Epoch(_)) if self.reasks < REASKS_MAX => {
+                // A new bid has the new epoch, or comes with a new id that finds a slot.
+                Some(Refused::Epoch(_) | Refused::Full) if self.reasks < REASKS_MAX => {
                     self.reasks += 1;
                     self.ask_again(cell, attempt.group, now_us, effects);
                 }
