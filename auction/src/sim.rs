@@ -34,6 +34,7 @@ mod serve;
 mod setup;
 mod world;
 
+pub use queue::Queue;
 pub use setup::{Setup, Size};
 
 use std::fmt;

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 /// A queue of things that will happen.
 #[derive(Debug)]
-pub(super) struct Queue<T> {
+pub struct Queue<T> {
     /// Time, order of planning, place of the thing.
     heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
     things: Vec<Option<T>>,
@@ -13,13 +13,21 @@ pub(super) struct Queue<T> {
     planned: u64,
 }
 
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Queue<T> {
-    pub(super) fn new() -> Self {
+    /// A queue of nothing.
+    #[must_use]
+    pub fn new() -> Self {
         Self { heap: BinaryHeap::new(), things: Vec::new(), vacant: Vec::new(), planned: 0 }
     }
 
     /// Plans a thing.
-    pub(super) fn push(&mut self, at_us: u64, thing: T) {
+    pub fn push(&mut self, at_us: u64, thing: T) {
         let place = self.vacant.pop().unwrap_or(self.things.len() as u32);
         match self.things.get_mut(place as usize) {
             Some(vacant) => *vacant = Some(thing),
@@ -30,14 +38,16 @@ impl<T> Queue<T> {
     }
 
     /// The next thing and its time.
-    pub(super) fn pop(&mut self) -> Option<(u64, T)> {
+    pub fn pop(&mut self) -> Option<(u64, T)> {
         let Reverse((at_us, _, place)) = self.heap.pop()?;
         self.vacant.push(place);
         let thing = self.things[place as usize].take();
         Some((at_us, thing.expect("each place in the heap holds a thing until it is popped")))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether nothing will happen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.heap.is_empty()
     }
 }

@@ -8,11 +8,16 @@
 //! ```
 //! Each part prints tables, or JSON, and writes a section of docs/figures.md.
 
+mod auctioneers;
+mod fills;
 mod fleet;
 mod inprocess;
+mod omniscient;
+mod replay;
 mod report;
 mod scenarios;
 mod simulate;
+mod trace;
 
 use crate::Result;
 use clap::Args;
@@ -42,6 +47,13 @@ pub(crate) struct AuctionOptions {
     /// Place on ledgers in this process.
     #[arg(long)]
     pub(crate) inprocess: bool,
+    /// Replay a trace: the file named, or the Azure trace beside the checkout. CSV, plain or gzip, with the columns
+    /// arrival_s,app,cpu_milli,memory_mib,lifetime_s,censored, in order of arrival.
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub(crate) trace: Option<Option<PathBuf>>,
+    /// The cells of the replay: CSV with the columns name,zone,cpu_milli,memory_mib,disk_mib,containers.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cells: Option<PathBuf>,
     /// Tiny counts, for CI: does it still run. Writes no document.
     #[arg(long)]
     pub(crate) smoke: bool,
@@ -65,7 +77,9 @@ impl AuctionOptions {
 /// # Errors
 /// The first invariant that is broken, or whatever cannot be read or written.
 pub(crate) fn run(options: &AuctionOptions) -> Result<()> {
-    let names_none = !(options.scenarios || options.inprocess || options.simulate || options.seed.is_some());
+    let is_replay = options.trace.is_some() || options.cells.is_some();
+    let names_none =
+        !(is_replay || options.scenarios || options.inprocess || options.simulate || options.seed.is_some());
     if options.simulate || options.seed.is_some() || names_none {
         simulate::run(options)?;
     }
@@ -74,6 +88,9 @@ pub(crate) fn run(options: &AuctionOptions) -> Result<()> {
     }
     if options.inprocess || names_none {
         inprocess::run(options)?;
+    }
+    if is_replay || names_none {
+        fills::run(options)?;
     }
     Ok(())
 }
