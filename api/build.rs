@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const FILES: [&str; 1] = ["proto/celda/auction/v1/auction.proto"];
+const FILES: [&str; 2] = ["proto/celda/auction/v1/auction.proto", "proto/celda/auction/v1/resources.proto"];
 const INCLUDES: [&str; 1] = ["proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
