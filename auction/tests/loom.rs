@@ -160,6 +160,31 @@ fn same_id_twice_while_another_leaves_its_bucket() {
     );
 }
 
+/// Ids 1 and 3 have the same first bucket, which holds one here: while 3 is there, 1 goes to its second.
+#[test]
+fn same_id_twice_across_buckets() {
+    model(
+        &[reserve(3, 1), Op::Commit { id: 3 }],
+        &[&[reserve(1, 1)], &[Op::Release { id: 3 }, reserve(1, 1)]],
+    );
+}
+
+#[test]
+fn same_id_twice_across_buckets_that_another_leaves() {
+    model(
+        &[reserve(3, 1), Op::Commit { id: 3 }],
+        &[&[reserve(1, 1)], &[reserve(1, 1)], &[Op::Release { id: 3 }]],
+    );
+}
+
+#[test]
+fn same_id_commits_across_buckets() {
+    model(
+        &[reserve(3, 1), reserve(1, 1)],
+        &[&[Op::Release { id: 3 }], &[Op::Commit { id: 1 }, reserve(1, 1)]],
+    );
+}
+
 #[test]
 fn reserve_expire() {
     model(&[reserve(1, 3)], &[&[reserve_at(2, 3, 5)], &[Op::Expire { now: 10 }]]);
