@@ -21,11 +21,15 @@
 mod answer;
 mod ask;
 mod deal;
+mod memory;
 
-use crate::demand::{Batch, RESOURCES_COUNT, Resource, Resources};
+pub use memory::MEMORY_MAX;
+
+use crate::demand::{Batch, RESOURCES_COUNT, Resource, Resources, Strategy};
 use crate::ledger::{Epoch, Refused, ReservationId};
 use crate::score::Bid;
 use crate::view::{CellIndex, ClassSet, View, Walk, ZONES_MAX, ZoneSet};
+use memory::Memory;
 use rand::Rng;
 
 /// The most asks that one wave may send; a scan of more cells takes several waves.
@@ -55,6 +59,9 @@ pub struct Config {
     /// Where no more cells than this could run an instance, all of them are asked: asking costs little there, and choosing
     /// from all keeps every cell within one instance of the mean.
     pub ask_all_max: u32,
+    /// How many of the least used cells a round remembers, at most [`MEMORY_MAX`]. Of a sample, up to half is asked from
+    /// memory. 0 for none.
+    pub memory: u32,
     /// Bids are dealt out before all have come, once only so many sixteenths of the asked are silent and the others
     /// have room enough: one slow cell holds nobody up.
     pub stragglers_sixteenths: u32,
@@ -72,6 +79,7 @@ impl Default for Config {
             sample_min: 4,
             sample_per_instance: 2,
             ask_all_max: 128,
+            memory: 32,
             stragglers_sixteenths: 2,
             pack_choices: 4,
         }
@@ -260,6 +268,7 @@ struct Group {
     room: u32,
     /// How many cells the next wave asks.
     sample: u32,
+    waves: u32,
     walk: Walk,
     version: u64,
     walks: u32,
@@ -271,6 +280,7 @@ struct Group {
 pub struct Round {
     config: Config,
     batch: Option<Batch>,
+    is_spread: bool,
     classes: ClassSet,
     groups: [Group; ZONES_MAX],
     groups_count: usize,
@@ -292,6 +302,9 @@ pub struct Round {
     nearest: u64,
     wake_us: u64,
     is_done: bool,
+    memory: Memory,
+    /// Cells that were asked from memory in this batch: walks pass them by.
+    recalled: Vec<CellIndex>,
     keys: Vec<u64>,
     heap: std::collections::BinaryHeap<std::cmp::Reverse<u64>>,
 }
@@ -303,6 +316,7 @@ impl Round {
         Self {
             config,
             batch: None,
+            is_spread: true,
             classes: ClassSet::default(),
             groups: [Group::default(); ZONES_MAX],
             groups_count: 0,
@@ -321,6 +335,8 @@ impl Round {
             nearest: 0,
             wake_us: u64::MAX,
             is_done: true,
+            memory: Memory::new(config.memory),
+            recalled: Vec::new(),
             keys: Vec::new(),
             heap: std::collections::BinaryHeap::new(),
         }
@@ -337,6 +353,7 @@ impl Round {
         effects: &mut Vec<Effect>,
     ) {
         self.forget();
+        self.is_spread = batch.demand().strategy == Strategy::Spread;
         self.classes = view.matching(&batch.demand().requirements);
         self.make_groups(&batch, view);
         let count = batch.count();

@@ -65,6 +65,12 @@ impl ZoneSet {
     /// Every zone.
     pub const ALL: Self = Self(u16::MAX);
 
+    /// Whether `zone` is in the set.
+    #[must_use]
+    pub const fn has(self, zone: ZoneIndex) -> bool {
+        zone.0 < ZONES_MAX as u8 && self.0 >> zone.0 & 1 != 0
+    }
+
     /// The set of one zone.
     #[must_use]
     pub const fn one(zone: ZoneIndex) -> Self {

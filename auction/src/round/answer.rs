@@ -29,6 +29,9 @@ impl Round {
             self.compare_nearest(&bid.free);
         } else {
             self.groups[usize::from(ask.group)].room += ask.room;
+            if self.is_spread {
+                self.memory.note(ask.cell, ask.used());
+            }
         }
         self.waiting <= self.threshold
     }

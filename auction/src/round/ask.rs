@@ -13,6 +13,7 @@ impl Round {
         self.asks.clear();
         self.attempts_base += self.attempts.len() as u64;
         self.attempts.clear();
+        self.recalled.clear();
         self.waiting = 0;
         self.threshold = 0;
         self.attempts_open = 0;
@@ -207,15 +208,32 @@ impl Round {
             group.walks += 1;
         }
         let sample = group.sample.min(WAVE_MAX);
+        let is_first = group.waves == 0;
+        group.waves += 1;
         group.sample = sample.saturating_mul(2);
-        let mut asked = 0;
-        while asked < sample
-            && let Some(cell) = group.walk.next(view)
-        {
+        let recalled = self.recalled.len();
+        if is_first && self.cells_count > config.ask_all_max {
+            let (zones, classes) = (group.zones, self.classes);
+            let is_wanted = |cell| {
+                let place = view.place(cell);
+                place.is_some_and(|place| zones.has(place.zone) && classes.has(place.class))
+            };
+            self.memory.recall(sample as usize / 2, is_wanted, &mut self.recalled);
+        }
+        let mut ask_cell = |cell| {
             let ask = AskId(self.asks_base + self.asks.len() as u64);
             self.asks.push(Ask::new(cell, index as u8));
             effects.push(Effect::Ask { ask, cell, count });
-            asked += 1;
+        };
+        self.recalled[recalled..].iter().copied().for_each(&mut ask_cell);
+        let mut asked = (self.recalled.len() - recalled) as u32;
+        while asked < sample
+            && let Some(cell) = group.walk.next(view)
+        {
+            if !self.recalled.contains(&cell) {
+                ask_cell(cell);
+                asked += 1;
+            }
         }
         group.is_exhausted = group.walk.left() == 0;
         self.waiting += asked;

@@ -122,6 +122,7 @@ impl Setup {
             sample_min: draw(1, 4),
             sample_per_instance: draw(1, 2),
             ask_all_max: draw(0, 1) * draw(1, 200),
+            memory: draw(0, 1) * draw(1, 8),
             stragglers_sixteenths: draw(0, 4),
             pack_choices: draw(1, 4),
         };
