@@ -20,6 +20,8 @@ use std::collections::VecDeque;
 
 /// A message's delay, from the shortest to the longest: a network within a region.
 const DELAY_US: std::ops::RangeInclusive<u64> = 100..=400;
+/// How long an instance starts, until its cell commits it: a container's start, with some reserve.
+const START_US: u64 = 2_000;
 /// The longest that the placement of a batch may take, in simulated time.
 const BATCH_US_MAX: u64 = 60_000_000;
 
@@ -63,9 +65,9 @@ pub(super) struct Auctioneers {
 }
 
 impl Auctioneers {
-    pub(super) fn new(fleet: Fleet, count: usize) -> Result<Self> {
+    pub(super) fn new(fleet: Fleet, count: usize, config: Config) -> Result<Self> {
         let auctioneer = || Auctioneer {
-            round: Round::new(Config::default()),
+            round: Round::new(config),
             backlog: VecDeque::new(),
             current: None,
             begun_us: 0,
@@ -142,7 +144,7 @@ impl Auctioneers {
                         cell: cell_number,
                         id: first.plus(offset),
                     }));
-                    self.send(now_us, Happening::Commit { cell, first, count });
+                    self.send(now_us + START_US, Happening::Commit { cell, first, count });
                 }
                 Effect::WakeAt { at_us } => {
                     self.queue.push(at_us, Happening::Event { auctioneer: number, event: Event::Wake });

@@ -9,6 +9,7 @@ use super::report::{Report, Table, thousands};
 use super::trace::{self, Bin};
 use crate::Result;
 use celda_auction::demand::Resources;
+use celda_auction::round::Config;
 use plotters::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -26,17 +27,68 @@ const SMOKE_LINES: usize = 2_000;
 /// Where the trace lies beside the checkout.
 const TRACE: &str = "../shared/traces/azure-v1-dev.csv.gz";
 const PICTURE: &str = "auction.svg";
+const PLACING: [&str; 10] = [
+    "fill",
+    "placed",
+    "refused",
+    "wrongly",
+    "tries refused",
+    "skew",
+    "calls each",
+    "batch p50 ms",
+    "p99 ms",
+    "omniscient refused",
+];
+const SPREAD: [&str; 14] = [
+    "fill",
+    "highest",
+    "auction",
+    "cpu",
+    "memory",
+    "max/mean",
+    "omniscient",
+    "cpu",
+    "memory",
+    "max/mean",
+    "starts at once",
+    "cpu",
+    "memory",
+    "max/mean",
+];
 const SIZE: (u32, u32) = (960, 540);
 
 const NOTES: &str = "\
 Virtual machines of the Azure trace of 2017 (`azure-v1-dev.csv.gz`: Cortez et al., SOSP 2017; Bergsma et al., SOSP 2021; CC-BY\n\
-4.0), 64 auctioneers, messages of 100 to 400 us each way. All that arrives in a bin of 300 s arrives at once, each app with one\n\
-auctioneer, so that they are in each other's way as much as they can be. `as recorded` is the trace itself; a fill is held by\n\
-admitting four copies of each arrival as long as neither cpu nor memory in use passes it. The omniscient scheduler places the\n\
-same arrivals one instance after the other, each on the cheapest of all cells. `wrongly` refused is an instance that some cell\n\
-has room for. `tries refused` are instances that a cell had bid for and then refused. sd is the standard deviation over cells\n\
-of the mean of cpu and memory in use, of cpu, and of memory, in points, over the bins at that fill. `skew` is the largest difference of an\n\
-app's instances between zones while each had room. Calls are asks and reservations.";
+4.0), 64 auctioneers, messages of 100 to 400 us each way, starts of 2 ms. All that arrives in a bin of 300 s arrives at once,\n\
+each app with one auctioneer, so that they are in each other's way as much as they can be. `as recorded` is the trace itself; a\n\
+fill is held by admitting four copies of each arrival as long as neither cpu nor memory in use passes it. `wrongly` refused is\n\
+an instance that some cell has room for. `tries refused` are instances that a cell had bid for and then refused. `skew` is the\n\
+largest difference of an app's instances between zones while each had room, and how many apps have more than 1 without. Calls\n\
+are asks and reservations, a question with its answer each.\n\n\
+The spread is the standard deviation over cells, in points, over the bins at that fill, of the mean of cpu and memory in use,\n\
+of cpu, and of memory. The omniscient scheduler places the same arrivals one instance after the other, each on the cheapest of\n\
+all cells by the same prices; `starts at once` is the same, but nothing is ever starting, so that it levels use alone.";
+
+/// A line of the table: its name, how full, and how many cells are asked for each instance.
+struct Case {
+    name: String,
+    play: Play,
+    config: Config,
+}
+
+fn cases() -> Vec<Case> {
+    let case = |name: &str, fill: f64, sample_per_instance: u32| {
+        let copies = if fill.is_finite() { COPIES } else { 1 };
+        let sample_min = sample_per_instance.max(Config::default().sample_min);
+        let config = Config { sample_min, sample_per_instance, ..Config::default() };
+        Case { name: name.to_owned(), play: Play { copies, fill }, config }
+    };
+    let usual = Config::default().sample_per_instance;
+    let mut cases = vec![case("as recorded", f64::INFINITY, usual)];
+    cases.extend(FILLS.map(|fill| case(&format!("{:.0} %", fill * 100.0), fill, usual)));
+    cases.extend([4, 8].map(|asks| case(&format!("80 %, {asks} asks an instance"), 0.80, asks)));
+    cases
+}
 
 /// Replays the trace at each fill.
 ///
@@ -51,39 +103,29 @@ pub(super) fn run(options: &AuctionOptions) -> Result<()> {
     }
     let mut report = Report::new("auction-trace", "The auction on a trace of a cloud", NOTES);
     let bins = trace::read(&path, if options.smoke { SMOKE_LINES } else { usize::MAX })?;
-    let mut table = Table::new(
-        "64 auctioneers and the omniscient scheduler",
-        &[
-            "fill",
-            "placed",
-            "refused",
-            "wrongly",
-            "tries refused",
-            "skew",
-            "sd",
-            "cpu",
-            "memory",
-            "max/mean",
-            "omniscient sd",
-            "cpu",
-            "memory",
-            "max/mean",
-            "its refused",
-            "calls each",
-            "batch p50 ms",
-            "p99 ms",
-        ],
-    );
-    let recorded = ("as recorded".to_owned(), Play { copies: 1, fill: f64::INFINITY });
-    let held = FILLS.map(|fill| (format!("{:.0} %", fill * 100.0), Play { copies: COPIES, fill }));
+    let (mut placing, mut spread) = (Table::new("Placing", &PLACING), Table::new("Spread", &SPREAD));
     let mut last = None;
-    for (name, how) in [recorded].into_iter().chain(held) {
-        let (row, measured) = compare(options, &bins, &name, how)?;
-        eprintln!("{}", row.join("  "));
-        table.rows.push(row);
-        last = Some(measured);
+    let cases = cases();
+    // Two lines at a time: each is a world of its own, and nothing here is timed.
+    for pair in cases.chunks(options.threads()) {
+        let compared = std::thread::scope(|scope| {
+            let handles: Vec<_> =
+                pair.iter().map(|case| scope.spawn(|| compare(options, &bins, case))).collect();
+            let join = |handle: std::thread::ScopedJoinHandle<'_, Result<Compared>>| {
+                handle.join().expect("a panic ends the process in a release build")
+            };
+            handles.into_iter().map(join).collect::<Result<Vec<_>>>()
+        })?;
+        for (case, compared) in pair.iter().zip(compared) {
+            placing.rows.push(compared.placing);
+            spread.rows.push(compared.spread);
+            if case.play.fill == FILLS[FILLS.len() - 1] {
+                last = Some((compared.auction, compared.omniscient));
+            }
+        }
     }
-    report.add(table);
+    report.add(placing);
+    report.add(spread);
     if let Some((auction, omniscient)) = last
         && !options.smoke
     {
@@ -101,38 +143,44 @@ fn fleet(options: &AuctionOptions) -> Result<Fleet> {
     }
 }
 
-/// Plays the trace on both, and gives the line of the table.
-fn compare(
-    options: &AuctionOptions,
-    bins: &[Bin],
-    name: &str,
-    how: Play,
-) -> Result<(Vec<String>, (Measured, Measured))> {
-    let mut auctioneers = Auctioneers::new(fleet(options)?, AUCTIONEERS)?;
-    let auction = play(&mut auctioneers, bins, how)?;
-    let omniscient = play(&mut Omniscient::new(fleet(options)?), bins, how)?;
+/// What came of a line.
+struct Compared {
+    placing: Vec<String>,
+    spread: Vec<String>,
+    auction: Measured,
+    omniscient: Measured,
+}
+
+/// Plays the trace on all three.
+fn compare(options: &AuctionOptions, bins: &[Bin], case: &Case) -> Result<Compared> {
+    let mut auctioneers = Auctioneers::new(fleet(options)?, AUCTIONEERS, case.config)?;
+    let auction = play(&mut auctioneers, bins, case.play)?;
+    let omniscient = play(&mut Omniscient::new(fleet(options)?, false), bins, case.play)?;
+    let at_once = play(&mut Omniscient::new(fleet(options)?, true), bins, case.play)?;
     let stats = &auctioneers.stats;
-    let spread = |measured: &Measured| match measured.at_fill.means() {
-        Some([both, cpu, memory, max]) => [both, cpu, memory, max].map(|value| format!("{value:.2}")),
-        None => ["-"; 4].map(str::to_owned),
-    };
     let percent = |part: u64, all: u64| format!("{:.3} %", 100.0 * part as f64 / all.max(1) as f64);
     let milliseconds =
         |quantile| format!("{:.1}", stats.batch_us.value_at_quantile(quantile) as f64 / 1000.0);
-    let mut row = vec![
-        name.to_owned(),
+    let placing = vec![
+        case.name.clone(),
         thousands(auction.placed as f64),
         thousands(auction.refused as f64),
         auction.refused_wrongly.to_string(),
         percent(stats.tries_refused, stats.tries),
-        format!("{} ({} of {})", auction.skew_max, auction.skewed_apps, auction.apps),
+        format!("{} ({} of {})", auction.skew_max, auction.skewed_apps, thousands(auction.apps as f64)),
+        format!("{:.2}", (stats.asks + stats.reserves) as f64 / auction.placed.max(1) as f64),
+        milliseconds(0.5),
+        milliseconds(0.99),
+        thousands(omniscient.refused as f64),
     ];
-    row.extend(spread(&auction));
-    row.extend(spread(&omniscient));
-    row.push(thousands(omniscient.refused as f64));
-    row.push(format!("{:.2}", (stats.asks + stats.reserves) as f64 / auction.placed.max(1) as f64));
-    row.extend([milliseconds(0.5), milliseconds(0.99)]);
-    Ok((row, (auction, omniscient)))
+    let mut spread = vec![case.name.clone(), format!("{:.1} %", auction.fill_max * 100.0)];
+    for measured in [&auction, &omniscient, &at_once] {
+        match measured.at_fill.means() {
+            Some(means) => spread.extend(means.map(|value| format!("{value:.2}"))),
+            None => spread.extend(["-"; 4].map(str::to_owned)),
+        }
+    }
+    Ok(Compared { placing, spread, auction, omniscient })
 }
 
 /// The spread of use over the fill, both schedulers.
@@ -168,4 +216,50 @@ fn plot(auction: &Measured, omniscient: &Measured, path: &Path) -> Result<()> {
         .draw()?;
     area.present()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::trace::Arrival;
+    use super::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_pcg::Pcg64Mcg;
+
+    /// Arrivals of one to eight instances of one to eight cores, for one to twenty bins.
+    fn bins() -> Vec<Bin> {
+        let mut rng = Pcg64Mcg::seed_from_u64(5);
+        let arrival = |app: u64, rng: &mut Pcg64Mcg| {
+            let cpu_milli = 1_000 << rng.random_range(0..4);
+            let resources =
+                Resources { cpu_milli, memory_mib: 2 * cpu_milli, disk_mib: 0, containers: 1, ports: 0 };
+            let count = rng.random_range(1..=8);
+            let lifetimes_s = (0..count).map(|_| 300 * rng.random_range(1..=20) - 150).collect();
+            Arrival { app, resources, lifetimes_s }
+        };
+        (0..100)
+            .map(|bin| {
+                let arrivals =
+                    (0..60).map(|number| arrival(u64::from(bin) * 60 + number, &mut rng)).collect();
+                Bin { at_s: bin * 300, arrivals }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn nothing_is_refused_wrongly_zones_are_even_and_the_spread_is_near_the_omniscient_ones() {
+        let fleet = || Fleet::uniform(150, ZONES, &CAPACITY, CAPACITY.containers).unwrap();
+        for fill in [0.8, 0.99] {
+            let how = Play { copies: 3, fill };
+            let mut auctioneers = Auctioneers::new(fleet(), AUCTIONEERS, Config::default()).unwrap();
+            let auction = play(&mut auctioneers, &bins(), how).unwrap();
+            let omniscient = play(&mut Omniscient::new(fleet(), false), &bins(), how).unwrap();
+            assert!(auction.placed > 10_000 && auction.fill_max > fill - 0.02, "{auction:?}");
+            assert_eq!(auction.refused_wrongly, 0, "at {fill}");
+            assert!(auction.skew_max <= 1, "at {fill}: {}", auction.skew_max);
+            let (auction, omniscient) =
+                (auction.at_fill.means().unwrap(), omniscient.at_fill.means().unwrap());
+            // Sampling has a price, but not a large one.
+            assert!(auction[0] < omniscient[0] + 3.0, "at {fill}: {auction:?} {omniscient:?}");
+        }
+    }
 }
