@@ -87,6 +87,10 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// The system gave no random numbers. Reservation ids are drawn at random: two auctioneers that draw the same take
+    /// each other's reservations for their own.
+    #[error("asking the system for random numbers, without which reservations could be confused")]
+    Seed(#[source] std::io::Error),
     /// As many batches are under way as may be.
     #[error("{max} batches are under way, which is the limit: place this one when another has ended")]
     Busy {

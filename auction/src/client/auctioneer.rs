@@ -11,6 +11,7 @@ use crate::transport::{Error, Result};
 use crate::wire::{self, Action, SettleRequest};
 use celda_api::auction::v1;
 use rand::SeedableRng;
+use rand::rngs::SysRng;
 use rand_pcg::Pcg64Mcg;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -108,12 +109,13 @@ impl Drop for Taken<'_> {
 }
 
 impl Auctioneer {
-    /// An auctioneer that draws from a generator with this seed. Reservation ids come from it: two auctioneers with the
-    /// same seed would take each other's reservations for their own, so it must be random wherever cells are real.
-    #[must_use]
-    pub fn new(cells: Cells, auctions: Auctions, seed: u128) -> Self {
-        let seeds = Mutex::new(Pcg64Mcg::new(seed));
-        Self { cells, auctions, seats: Mutex::default(), seeds }
+    /// An auctioneer, with a generator that the system seeds.
+    ///
+    /// # Errors
+    /// [`Error::Seed`].
+    pub fn new(cells: Cells, auctions: Auctions) -> Result<Self> {
+        let seeds = Pcg64Mcg::try_from_rng(&mut SysRng).map_err(|error| Error::Seed(error.into()))?;
+        Ok(Self { cells, auctions, seats: Mutex::default(), seeds: Mutex::new(seeds) })
     }
 
     /// The cells.
