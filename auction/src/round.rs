@@ -280,7 +280,8 @@ struct Group {
 pub struct Round {
     config: Config,
     batch: Option<Batch>,
-    is_spread: bool,
+    /// Whether bids are remembered: the batch is spread, and not all cells are asked anyway.
+    remembers: bool,
     classes: ClassSet,
     groups: [Group; ZONES_MAX],
     groups_count: usize,
@@ -316,7 +317,7 @@ impl Round {
         Self {
             config,
             batch: None,
-            is_spread: true,
+            remembers: true,
             classes: ClassSet::default(),
             groups: [Group::default(); ZONES_MAX],
             groups_count: 0,
@@ -353,9 +354,9 @@ impl Round {
         effects: &mut Vec<Effect>,
     ) {
         self.forget();
-        self.is_spread = batch.demand().strategy == Strategy::Spread;
         self.classes = view.matching(&batch.demand().requirements);
         self.make_groups(&batch, view);
+        self.remembers = batch.demand().strategy == Strategy::Spread && !self.asks_all();
         let count = batch.count();
         self.batch = Some(batch);
         self.unplaceable = self.deal_to_groups(count, rng);

@@ -29,7 +29,7 @@ impl Round {
             self.compare_nearest(&bid.free);
         } else {
             self.groups[usize::from(ask.group)].room += ask.room;
-            if self.is_spread {
+            if self.remembers {
                 self.memory.note(ask.cell, ask.used());
             }
         }

@@ -192,7 +192,7 @@ impl Round {
         effects: &mut Vec<Effect>,
     ) -> u32 {
         self.forget_asks();
-        let (config, count) = (&self.config, self.ask_count());
+        let (config, count, asks_all) = (&self.config, self.ask_count(), self.asks_all());
         let group = &mut self.groups[index];
         if group.walks == 0 || group.version != view.version() {
             if group.walks == WALKS_MAX {
@@ -200,7 +200,7 @@ impl Round {
                 return 0;
             }
             if group.walks == 0 {
-                let least = if self.cells_count <= config.ask_all_max { WAVE_MAX } else { config.sample_min };
+                let least = if asks_all { WAVE_MAX } else { config.sample_min };
                 group.sample = least.max(group.wanted.saturating_mul(config.sample_per_instance)).max(1);
             }
             group.walk = Walk::new(view, self.classes, group.zones, rng);
@@ -212,7 +212,7 @@ impl Round {
         group.waves += 1;
         group.sample = sample.saturating_mul(2);
         let recalled = self.recalled.len();
-        if is_first && self.cells_count > config.ask_all_max {
+        if is_first && self.remembers {
             let (zones, classes) = (group.zones, self.classes);
             let is_wanted = |cell| {
                 let place = view.place(cell);
@@ -249,6 +249,11 @@ impl Round {
         effects.push(Effect::Ask { ask, cell, count });
         self.waiting += 1;
         self.await_asks(now_us, effects);
+    }
+
+    /// Whether cells are so few that all of them are asked.
+    pub(super) fn asks_all(&self) -> bool {
+        self.cells_count <= self.config.ask_all_max
     }
 
     /// For how many instances cells are asked: all that the batch has, because what finds no room in one zone is dealt to

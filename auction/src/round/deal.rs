@@ -102,7 +102,7 @@ impl Round {
             // What is left of the bid is good for a later deal of this round.
             ask.room -= count;
             ask.first = (ask.first + ask.step * u64::from(count)).min(PRICE_MAX);
-            if self.is_spread {
+            if self.remembers {
                 self.memory.add(cell, ask.takes() * u64::from(count));
             }
             self.groups[group].room -= count;

@@ -187,7 +187,7 @@ impl World {
         }
         let Commit { cell, first, count, sends, .. } = *entry;
         entry.sends = (sends + 1).min(COMMIT_DOUBLINGS_MAX);
-        let deadline_us = (4 * self.setup.delay_us << sends).min(COMMIT_DEADLINE_US_MAX);
+        let deadline_us = ((4 * self.setup.delay_us) << sends).min(COMMIT_DEADLINE_US_MAX);
         self.queue.push(self.now_us + deadline_us, Happening::CommitDeadline { caller, commit });
         self.call(caller, cell, Call::Commit { commit, first, count });
     }
