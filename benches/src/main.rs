@@ -1,7 +1,8 @@
-//! Measures how fast containers start and images become running, celda beside its peers.
+//! Measures how fast containers start and images become running, celda beside its peers; and the auction.
 //!
 //! ```text
-//! main ──> start | pull ──> worker processes, one per root ──> celda, crun, runc, podman, ctr
+//! main ──> auction ──> simulated worlds, Diego's scenarios, ledgers in this process, a replayed trace
+//!   └────> start | pull ──> worker processes, one per root ──> celda, crun, runc, podman, ctr
 //!              │                 (own cgroup, own mount namespace, chroot)
 //!              └──> samples ──> report (table, JSON, docs/figures.md) and plot (SVG)
 //! ```
@@ -10,6 +11,7 @@
 
 #![deny(unsafe_code)]
 
+mod auction;
 mod big;
 mod bundle;
 mod containerd;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let outcome = match Options::parse().command {
         Command::Start(options) => start::run(&options),
         Command::Pull(options) => pull::run(&options),
+        Command::Auction(options) => auction::run(&options),
         Command::Worker(options) => worker::serve(&options),
     };
     match outcome {

@@ -1,9 +1,10 @@
 //! The command line.
 
+use crate::auction::AuctionOptions;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
-/// Measures container starts and pulls, celda beside its peers. Needs root.
+/// Measures container starts and pulls, celda beside its peers (as root), and the auction.
 #[derive(Parser)]
 #[command(name = "benches", version)]
 pub(crate) struct Options {
@@ -17,6 +18,8 @@ pub(crate) enum Command {
     Start(Measure),
     /// From an empty store to a running process, out of a registry on loopback.
     Pull(Measure),
+    /// Placement: simulated worlds, Diego's scenarios, speed in one process, a replayed trace. Needs no root.
+    Auction(AuctionOptions),
     /// The process that starts what it is told to, in a root of its own.
     #[command(hide = true)]
     Worker(WorkerOptions),

@@ -55,10 +55,7 @@ impl Report {
             println!("{}", serde_json::to_string_pretty(self)?);
         }
         if !options.smoke {
-            std::fs::create_dir_all(&options.docs)?;
-            let path = options.docs.join("figures.md");
-            let text = std::fs::read_to_string(&path).unwrap_or_else(|_| DOCUMENT_HEAD.to_owned());
-            write_whole(&path, &replace_section(&text, self.kind, &self.section()))?;
+            write_section(&options.docs, self.kind, &self.section())?;
         }
         let failed = self.rows.iter().find(|row| row.peer == CELDA && row.failures_count > 0);
         failed.map_or(Ok(()), |row| {
@@ -178,6 +175,17 @@ fn line(row: &Row, reference: Option<&Row>) -> String {
         let _ = write!(line, "\n    {} failed, first: {failure}", row.failures_count);
     }
     line
+}
+
+/// Puts a section into `figures.md` in `docs`, in place of the one of that kind.
+///
+/// # Errors
+/// When the document cannot be written.
+pub(crate) fn write_section(docs: &Path, kind: &str, section: &str) -> Result<()> {
+    std::fs::create_dir_all(docs)?;
+    let path = docs.join("figures.md");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|_| DOCUMENT_HEAD.to_owned());
+    write_whole(&path, &replace_section(&text, kind, section))
 }
 
 /// `text` with the section between `kind`'s marks replaced, or added at the end.

@@ -1,0 +1,13 @@
+//! Compiles the .proto files with protox, so that a build needs no protoc, and generates their messages and services.
+
+use std::error::Error;
+
+const FILES: [&str; 2] = ["proto/celda/auction/v1/auction.proto", "proto/celda/auction/v1/resources.proto"];
+const INCLUDES: [&str; 1] = ["proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, INCLUDES)?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}
