@@ -56,6 +56,8 @@ const LATENCY_MAX_US: u64 = 60_000_000;
 
 /// The loads, in placements a second, that are offered after the most that is possible.
 const RATES: [f64; 2] = [50_000.0, 25_000.0];
+/// Cells that are asked for each instance: as is the default, and as few as can be.
+const SAMPLES: [u32; 2] = [2, 1];
 
 const NOTES: &str = "\
 Each cell is a gRPC service with a listener of its own; each has one connection, which all auctioneers of the process\n\
@@ -63,7 +65,8 @@ share. Cells run on one thread, auctioneers on another. Batches of 16 to 64 equa
 `offered` 0 is as much as possible, with four batches under way for each auctioneer. Otherwise batches arrive as a Poisson\n\
 process, and latency counts from the intended start to the acknowledgement of the whole batch. `messages` are calls and\n\
 answers for each placement; `frames` the gRPC messages that they shared. `cores` is the processor time that both sides\n\
-took for each second: where it is well below the number of cores, others kept the machine busy.";
+took for each second: where it is below what is left idle, others kept the machine busy. `std-dev` is that of the used\n\
+fraction of the cells at the end of the load, in points.";
 
 /// How the sockets are used.
 #[derive(clap::Args, Clone)]
@@ -80,9 +83,9 @@ pub(crate) struct SocketOptions {
     /// Seconds of each measurement, after one that is not counted.
     #[arg(long, default_value_t = 5.0, value_name = "S")]
     socket_seconds: f64,
-    /// Cells that are asked for each instance of a batch.
-    #[arg(long, default_value_t = Config::default().sample_per_instance, value_name = "N")]
-    sample: u32,
+    /// Cells that are asked for each instance of a batch, a table for each.
+    #[arg(long, value_delimiter = ',', default_values_t = SAMPLES, value_name = "N")]
+    samples: Vec<u32>,
     /// Unix sockets in place of TCP.
     #[arg(long)]
     unix: bool,
@@ -91,7 +94,14 @@ pub(crate) struct SocketOptions {
 impl SocketOptions {
     /// For CI: does it still run.
     fn smoke(self) -> Self {
-        Self { socket_cells: 20, auctioneers: 4, rates: vec![500.0], socket_seconds: 1.0, ..self }
+        Self {
+            socket_cells: 20,
+            auctioneers: 4,
+            rates: vec![500.0],
+            samples: vec![2],
+            socket_seconds: 1.0,
+            ..self
+        }
     }
 }
 
@@ -105,6 +115,8 @@ struct Load {
     messages: f64,
     frames: f64,
     cpu_us: f64,
+    /// Standard deviation of the used fraction of cells (mean of cpu, memory, disk, containers) at the end.
+    deviation: f64,
 }
 
 impl Load {
@@ -124,6 +136,7 @@ impl Load {
             format!("{:.2}", self.frames),
             format!("{:.1}", self.cpu_us),
             format!("{:.2}", self.cpu_us * self.acknowledged_per_second / 1e6),
+            format!("{:.2}", self.deviation * 100.0),
         ]
     }
 }
@@ -149,10 +162,10 @@ pub(super) fn run(options: &AuctionOptions) -> Result<()> {
             let _ = sender.send(Err(error));
         }
     })?;
-    let addresses: Vec<Address> = receiver.iter().take(count).collect::<Result<_>>()?;
+    let served: Vec<(Address, Arc<Ledger>)> = receiver.iter().take(count).collect::<Result<_>>()?;
+    let (addresses, ledgers): (Vec<_>, Vec<_>) = served.into_iter().unzip();
     let cells = members(addresses, Users::owner_of(directory.path())?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let loads = runtime.block_on(tokio::task::LocalSet::new().run_until(all_loads(&socket, &cells)))?;
     let columns = [
         "offered",
         "placed/s",
@@ -166,23 +179,35 @@ pub(super) fn run(options: &AuctionOptions) -> Result<()> {
         "frames",
         "cpu us",
         "cores",
+        "std-dev %",
     ];
     let kind = if socket.unix { "unix sockets" } else { "TCP" };
-    let mut table =
-        Table::new(format!("{count} cells and {} auctioneers over {kind}", socket.auctioneers), &columns);
-    table.rows = loads.iter().map(Load::row).collect();
-    report.add(table);
+    for &sample in &socket.samples {
+        let loads = all_loads(&socket, sample, &cells, &ledgers);
+        let loads = runtime.block_on(tokio::task::LocalSet::new().run_until(loads))?;
+        let auctioneers = socket.auctioneers;
+        let title =
+            format!("{count} cells, {auctioneers} auctioneers, {kind}, {sample} asked for each instance");
+        let mut table = Table::new(title, &columns);
+        table.rows = loads.iter().map(Load::row).collect();
+        report.add(table);
+    }
     report.finish(options)
 }
 
-async fn all_loads(socket: &SocketOptions, cells: &Cells) -> Result<Vec<Load>> {
+async fn all_loads(
+    socket: &SocketOptions,
+    sample: u32,
+    cells: &Cells,
+    ledgers: &[Arc<Ledger>],
+) -> Result<Vec<Load>> {
     let connected = cells.connect().await;
     if connected != socket.socket_cells {
         return Err(format!("only {connected} of {} cells are connected", socket.socket_cells).into());
     }
     let round = Config {
         ttl_us: TTL_US,
-        sample_per_instance: socket.sample,
+        sample_per_instance: sample,
         // Under the load that is looked for, answers queue: none is to be taken for lost.
         ask_deadline_us: PATIENCE_US,
         reserve_deadline_us: PATIENCE_US,
@@ -193,13 +218,17 @@ async fn all_loads(socket: &SocketOptions, cells: &Cells) -> Result<Vec<Load>> {
     let auctioneers: Vec<_> = auctioneers.collect::<std::result::Result<_, _>>()?;
     let mut loads = Vec::new();
     for rate in std::iter::once(None).chain(socket.rates.iter().copied().map(Some)) {
-        loads.push(load(&auctioneers, rate, Duration::from_secs_f64(socket.socket_seconds)).await?);
+        loads.push(load(&auctioneers, ledgers, rate, Duration::from_secs_f64(socket.socket_seconds)).await?);
     }
     Ok(loads)
 }
 
 /// Serves the cells, each on a listener of its own, and says where.
-async fn serve(count: usize, sockets: Option<&Path>, sender: &mpsc::Sender<Result<Address>>) -> Result<()> {
+async fn serve(
+    count: usize,
+    sockets: Option<&Path>,
+    sender: &mpsc::Sender<Result<(Address, Arc<Ledger>)>>,
+) -> Result<()> {
     let mut services = tokio::task::JoinSet::new();
     for index in 0..count {
         let listener = match sockets {
@@ -209,7 +238,7 @@ async fn serve(count: usize, sockets: Option<&Path>, sender: &mpsc::Sender<Resul
             None => Listener::loopback("127.0.0.1:0").await?,
         };
         let ledger = Arc::new(Ledger::new(&CELL, CELL.containers, Epoch(1))?);
-        sender.send(Ok(listener.address().clone()))?;
+        sender.send(Ok((listener.address().clone(), ledger.clone())))?;
         let service = CellService::new(ledger, Class::default(), Limits::default());
         services.spawn(service.serve(listener, std::future::pending()));
     }
@@ -245,7 +274,12 @@ struct Tally {
 }
 
 /// Offers `rate` placements a second for `seconds`, or as many as possible.
-async fn load(auctioneers: &[Rc<Auctioneer>], rate: Option<f64>, time: Duration) -> Result<Load> {
+async fn load(
+    auctioneers: &[Rc<Auctioneer>],
+    ledgers: &[Arc<Ledger>],
+    rate: Option<f64>,
+    time: Duration,
+) -> Result<Load> {
     let began = Instant::now();
     let tally = Rc::new(RefCell::new(Tally {
         latencies_us: Histogram::new_with_bounds(1, LATENCY_MAX_US, 3)?,
@@ -277,6 +311,7 @@ async fn load(auctioneers: &[Rc<Auctioneer>], rate: Option<f64>, time: Duration)
     let (traffic, cpu_us) = (cells.traffic(), cpu_us()?);
     tokio::time::sleep(time).await;
     let (traffic_after, cpu_us_after) = (cells.traffic(), self::cpu_us()?);
+    let deviation = deviation(ledgers);
     while let Some(ended) = tasks.join_next().await {
         ended?;
     }
@@ -284,7 +319,8 @@ async fn load(auctioneers: &[Rc<Auctioneer>], rate: Option<f64>, time: Duration)
     if let Some(failure) = &tally.failure {
         return Err(failure.clone().into());
     }
-    Ok(summary(&tally, rate, time, &traffic, &traffic_after, cpu_us_after - cpu_us))
+    let cpu_us = cpu_us_after - cpu_us;
+    Ok(Load { deviation, ..summary(&tally, rate, time, &traffic, &traffic_after, cpu_us) })
 }
 
 fn summary(
@@ -306,6 +342,7 @@ fn summary(
         messages: delta(|traffic| traffic.calls + traffic.answers),
         frames: delta(|traffic| traffic.messages + traffic.answer_messages),
         cpu_us: cpu_us / placements,
+        deviation: 0.0,
     }
 }
 
@@ -377,6 +414,17 @@ async fn place(
         }
         Err(_) => tally.turned_away += 1,
     }
+}
+
+/// The standard deviation of the used fraction of cells.
+fn deviation(ledgers: &[Arc<Ledger>]) -> f64 {
+    let used = |ledger: &Arc<Ledger>| {
+        let parts = ledger.free().amounts().into_iter().zip(CELL.amounts()).take(4);
+        parts.map(|(free, all)| 1.0 - f64::from(free) / f64::from(all)).sum::<f64>() / 4.0
+    };
+    let used: Vec<f64> = ledgers.iter().map(used).collect();
+    let mean = used.iter().sum::<f64>() / used.len() as f64;
+    (used.iter().map(|used| (used - mean).powi(2)).sum::<f64>() / used.len() as f64).sqrt()
 }
 
 /// Processor time of this process so far, in microseconds.
