@@ -35,6 +35,10 @@ micro *ARGS:
 fuzz seconds="12":
     for target in $(cargo +nightly fuzz list); do cargo +nightly fuzz run "$target" -- -max_total_time={{seconds}} || exit 1; done
 
+# RUSTFLAGS='--cfg loom' cargo test -p celda-auction --release --test loom --target-dir target/loom
+loom:
+    RUSTFLAGS='--cfg loom' cargo test -p celda-auction --release --test loom --target-dir target/loom
+
 # RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace
 docs:
     RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace

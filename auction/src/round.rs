@@ -29,7 +29,7 @@ use crate::demand::{Batch, RESOURCES_COUNT, Resource, Resources, Strategy};
 use crate::ledger::{Epoch, Refused, ReservationId};
 use crate::score::Bid;
 use crate::view::{CellIndex, ClassSet, View, Walk, ZONES_MAX, ZoneSet};
-use memory::Memory;
+use memory::{Memory, Recalled};
 use rand::Rng;
 
 /// The most asks that one wave may send; a scan of more cells takes several waves.
@@ -222,7 +222,10 @@ struct Ask {
     group: u8,
     state: AskState,
     room: u32,
+    /// Instances that a deal has set apart for it.
     dealt: u32,
+    /// Instances that were sent to it.
+    given: u32,
     first: u64,
     step: u64,
     epoch: Epoch,
@@ -304,8 +307,7 @@ pub struct Round {
     wake_us: u64,
     is_done: bool,
     memory: Memory,
-    /// Cells that were asked from memory in this batch: walks pass them by.
-    recalled: Vec<CellIndex>,
+    recalled: Recalled,
     keys: Vec<u64>,
     heap: std::collections::BinaryHeap<std::cmp::Reverse<u64>>,
 }
@@ -337,7 +339,7 @@ impl Round {
             wake_us: u64::MAX,
             is_done: true,
             memory: Memory::new(config.memory),
-            recalled: Vec::new(),
+            recalled: Recalled::default(),
             keys: Vec::new(),
             heap: std::collections::BinaryHeap::new(),
         }

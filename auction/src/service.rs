@@ -163,6 +163,10 @@ impl CellService {
         server.max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
+    fn is_closing(&self) -> bool {
+        *self.0.closing.borrow()
+    }
+
     /// Answers one call of a stream.
     fn answer(&self, call: Option<v1::call::Call>) -> v1::answer::Answer {
         let decoded = call.ok_or(wire::Malformed::Unsupported { what: "a call" }).and_then(wire::request);

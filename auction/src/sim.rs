@@ -22,7 +22,7 @@
 //! # What is assumed
 //! A message lives for [`MESSAGE_LIFE_US`] at most, and ttls are above it together with all sends of a reservation: else a
 //! doubled reservation and a doubled commit that come after everything was over would revive an instance. Deadlines
-//! on every call see to that on a real network. Beyond [`setup`]'s calm no new faults happen, so that all must end.
+//! on every call see to that on a real network. Beyond `setup`'s calm no new faults happen, so that all must end.
 
 mod account;
 mod auctioneer;

@@ -114,7 +114,8 @@ impl Auctioneer {
     /// # Errors
     /// [`Error::Seed`].
     pub fn new(cells: Cells, auctions: Auctions) -> Result<Self> {
-        let seeds = Pcg64Mcg::try_from_rng(&mut SysRng).map_err(|error| Error::Seed(error.into()))?;
+        let seeds = Pcg64Mcg::try_from_rng(&mut SysRng)
+            .map_err(|error| Error::Seed(std::io::Error::other(error.to_string())))?;
         Ok(Self { cells, auctions, seats: Mutex::default(), seeds: Mutex::new(seeds) })
     }
 

@@ -29,9 +29,6 @@ impl Round {
             self.compare_nearest(&bid.free);
         } else {
             self.groups[usize::from(ask.group)].room += ask.room;
-            if self.remembers {
-                self.memory.note(ask.cell, ask.used());
-            }
         }
         self.waiting <= self.threshold
     }

@@ -146,6 +146,10 @@ impl Round {
         let wanted = self.wanted();
         if self.attempts_open == 0 {
             self.is_done = true;
+            if self.remembers {
+                let bids = self.asks.iter().filter(|ask| ask.room > 0);
+                self.memory.learn(bids.map(|ask| (ask.cell, ask.used())));
+            }
             if wanted > 0 {
                 effects.push(Effect::Refused { count: wanted });
             }
@@ -211,7 +215,7 @@ impl Round {
         let is_first = group.waves == 0;
         group.waves += 1;
         group.sample = sample.saturating_mul(2);
-        let recalled = self.recalled.len();
+        let recalled = self.recalled.cells.len();
         if is_first && self.remembers {
             let (zones, classes) = (group.zones, self.classes);
             let is_wanted = |cell| {
@@ -225,12 +229,12 @@ impl Round {
             self.asks.push(Ask::new(cell, index as u8));
             effects.push(Effect::Ask { ask, cell, count });
         };
-        self.recalled[recalled..].iter().copied().for_each(&mut ask_cell);
-        let mut asked = (self.recalled.len() - recalled) as u32;
+        self.recalled.cells[recalled..].iter().copied().for_each(&mut ask_cell);
+        let mut asked = (self.recalled.cells.len() - recalled) as u32;
         while asked < sample
             && let Some(cell) = group.walk.next(view)
         {
-            if !self.recalled.contains(&cell) {
+            if !self.recalled.has(cell) {
                 ask_cell(cell);
                 asked += 1;
             }
@@ -295,6 +299,6 @@ impl Group {
 impl Ask {
     fn new(cell: CellIndex, group: u8) -> Self {
         let state = AskState::Waiting;
-        Self { cell, group, state, room: 0, dealt: 0, first: 0, step: 0, epoch: Epoch(0) }
+        Self { cell, group, state, room: 0, dealt: 0, given: 0, first: 0, step: 0, epoch: Epoch(0) }
     }
 }

@@ -101,10 +101,8 @@ impl Round {
             let (cell, epoch, count) = (ask.cell, ask.epoch, std::mem::take(&mut ask.dealt));
             // What is left of the bid is good for a later deal of this round.
             ask.room -= count;
+            ask.given += count;
             ask.first = (ask.first + ask.step * u64::from(count)).min(PRICE_MAX);
-            if self.remembers {
-                self.memory.add(cell, ask.takes() * u64::from(count));
-            }
             self.groups[group].room -= count;
             self.groups[group].wanted -= count;
             let first = ReservationId::random(rng);

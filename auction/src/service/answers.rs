@@ -5,7 +5,7 @@ use crate::wire;
 use celda_api::auction::v1;
 use futures_util::Stream;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use tonic::{Status, Streaming};
 
 /// Answers calls as they are read. Nothing is read while the peer does not take the answers before.
@@ -13,6 +13,8 @@ pub struct Answers {
     calls: Option<Streaming<v1::AuctionRequest>>,
     permit: StreamPermit,
     closing: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Whom `closing` wakes. It is looked at anew for another task, or when it is ready: not with every message.
+    closing_wakes: Option<Waker>,
 }
 
 impl Answers {
@@ -22,7 +24,16 @@ impl Answers {
         permit: StreamPermit,
         closing: Pin<Box<dyn Future<Output = ()> + Send>>,
     ) -> Self {
-        Self { calls: Some(calls), permit, closing }
+        Self { calls: Some(calls), permit, closing, closing_wakes: None }
+    }
+
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_known = self.closing_wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if is_known && !self.permit.0.is_closing() {
+            return Poll::Pending;
+        }
+        self.closing_wakes = Some(cx.waker().clone());
+        self.closing.as_mut().poll(cx)
     }
 
     /// Answers a message, or says what ends the stream.
@@ -48,7 +59,7 @@ impl Stream for Answers {
             let message = match Pin::new(calls).poll_next(cx) {
                 Poll::Ready(message) => message,
                 Poll::Pending => {
-                    ready!(self.closing.as_mut().poll(cx));
+                    ready!(self.poll_closing(cx));
                     self.calls = None;
                     return Poll::Ready(None);
                 }

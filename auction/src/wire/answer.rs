@@ -160,9 +160,9 @@ mod tests {
     fn prices_and_amounts_past_the_limit_are_refused() {
         let fine = v1::BidResponse { room: 1, first: PRICE_MAX, step: PRICE_MAX, ..Default::default() };
         assert!(bid(&fine, BATCH_MAX).is_ok());
-        assert!(bid(&v1::BidResponse { first: PRICE_MAX + 1, ..fine.clone() }, 1).is_err());
-        assert!(bid(&v1::BidResponse { step: u64::MAX, ..fine.clone() }, 1).is_err());
-        assert!(bid(&v1::BidResponse { short: 32, ..fine.clone() }, 1).is_err());
+        assert!(bid(&v1::BidResponse { first: PRICE_MAX + 1, ..fine }, 1).is_err());
+        assert!(bid(&v1::BidResponse { step: u64::MAX, ..fine }, 1).is_err());
+        assert!(bid(&v1::BidResponse { short: 32, ..fine }, 1).is_err());
         let free = v1::Resources { memory_mib: AMOUNT_MAX + 1, ..Default::default() };
         assert!(bid(&v1::BidResponse { free: Some(free), ..fine }, 1).is_err());
     }

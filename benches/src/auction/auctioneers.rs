@@ -158,7 +158,7 @@ impl Auctioneers {
     /// An effect reaches its cell, and the answer is sent.
     fn serve(&mut self, auctioneer: usize, effect: Effect, now_us: u64) {
         let asker = &self.auctioneers[auctioneer];
-        let Some(demand) = asker.round.batch().map(|batch| batch.demand()) else { return };
+        let Some(demand) = asker.round.batch().map(celda_auction::Batch::demand) else { return };
         let event = match effect {
             Effect::Ask { ask, cell, count } => {
                 Event::Bid { ask, bid: self.fleet.ledgers[cell.0 as usize].bid(demand, count) }

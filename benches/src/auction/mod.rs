@@ -5,6 +5,7 @@
 //! scenarios   Diego's own, with its pass criteria    ──> placements/s beside Diego's
 //! inprocess   100,000 cells in this process          ──> placements/s, cost by fill, messages by number of cells
 //! trace       arrivals and lifetimes of a real cloud ──> refusals, spread of use beside a scheduler that sees all
+//! sockets     auctioneers and cell services, gRPC     ──> acknowledged placements/s, latency from the intended start
 //! ```
 //! Each part prints tables, or JSON, and writes a section of docs/figures.md.
 
@@ -17,6 +18,7 @@ mod replay;
 mod report;
 mod scenarios;
 mod simulate;
+mod sockets;
 mod trace;
 
 use crate::Result;
@@ -54,6 +56,11 @@ pub(crate) struct AuctionOptions {
     /// The cells of the replay: CSV with the columns name,zone,cpu_milli,memory_mib,disk_mib,containers.
     #[arg(long, value_name = "FILE")]
     pub(crate) cells: Option<PathBuf>,
+    /// Place on real cell services over sockets.
+    #[arg(long)]
+    pub(crate) sockets: bool,
+    #[command(flatten)]
+    pub(crate) socket: sockets::SocketOptions,
     /// Tiny counts, for CI: does it still run. Writes no document.
     #[arg(long)]
     pub(crate) smoke: bool,
@@ -78,8 +85,12 @@ impl AuctionOptions {
 /// The first invariant that is broken, or whatever cannot be read or written.
 pub(crate) fn run(options: &AuctionOptions) -> Result<()> {
     let is_replay = options.trace.is_some() || options.cells.is_some();
-    let names_none =
-        !(is_replay || options.scenarios || options.inprocess || options.simulate || options.seed.is_some());
+    let names_none = !(is_replay
+        || options.scenarios
+        || options.inprocess
+        || options.simulate
+        || options.sockets
+        || options.seed.is_some());
     if options.simulate || options.seed.is_some() || names_none {
         simulate::run(options)?;
     }
@@ -88,6 +99,9 @@ pub(crate) fn run(options: &AuctionOptions) -> Result<()> {
     }
     if options.inprocess || names_none {
         inprocess::run(options)?;
+    }
+    if options.sockets || names_none {
+        sockets::run(options)?;
     }
     if is_replay || names_none {
         fills::run(options)?;

@@ -131,6 +131,9 @@ pub(super) struct Play {
     pub(super) fill: f64,
 }
 
+/// When an instance leaves (seconds), on which cell, under which id, and how much it gives back (milli, MiB).
+type Departure = (u32, usize, ReservationId, u32, u32);
+
 /// A trace on a scheduler's fleet.
 struct Replay<'a, S> {
     scheduler: &'a mut S,
@@ -139,8 +142,8 @@ struct Replay<'a, S> {
     zones: Vec<ZoneIndex>,
     capacity: [f64; 2],
     used: [f64; 2],
-    /// When, on which cell, under which id, and how much.
-    departures: BinaryHeap<Reverse<(u32, usize, ReservationId, u32, u32)>>,
+    /// The next one on top.
+    departures: BinaryHeap<Reverse<Departure>>,
     measured: Measured,
 }
 

@@ -90,7 +90,7 @@ fn run_seeds(first: u64, seeds: u64, threads: usize) -> (Summary, Vec<Violation>
             }
         };
         let handles: Vec<_> = (0..threads).map(|number| scope.spawn(worker(number))).collect();
-        handles.into_iter().map(|handle| handle.join()).collect::<Vec<_>>()
+        handles.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
     });
     let (mut all, mut violations) = (Summary::default(), Vec::new());
     for outcome in outcomes {

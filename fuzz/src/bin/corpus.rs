@@ -1,7 +1,9 @@
-//! Writes the corpus that fuzzing starts from: small real tars of every kind, and blobs of them.
+//! Writes the corpus that fuzzing starts from: small real tars of every kind, blobs of them, documents, messages.
 //!
 //! `cargo run --bin corpus` in `fuzz/` fills `corpus/TARGET/`, a file for each seed.
 
+use celda_api::auction::v1;
+use prost::Message;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -144,6 +146,36 @@ fn documents() -> [String; 3] {
     [index, format!("{manifest}\0{config}"), r#"{"schemaVersion":1,"fsLayers":[{"blobSum":"x"}]}"#.into()]
 }
 
+/// A message of each call, and one of each answer.
+fn auction_messages() -> [Vec<u8>; 2] {
+    let resources = v1::Resources { cpu_milli: 100, memory_mib: 100, disk_mib: 100, containers: 1, ports: 1 };
+    let requirements =
+        v1::Requirements { stack: "jammy".into(), tags: vec!["ssd".into()], ..Default::default() };
+    let demand = v1::Demand {
+        app: 7,
+        resources: Some(resources),
+        strategy: v1::Strategy::Spread.into(),
+        requirements: Some(requirements),
+    };
+    let reserve =
+        v1::ReserveRequest { demand: Some(demand.clone()), epoch: 1, first_id: 9, count: 4, ttl_us: 1000 };
+    let calls = [
+        v1::call::Call::Bid(v1::BidRequest { demand: Some(demand), count: 4 }),
+        v1::call::Call::Reserve(reserve),
+        v1::call::Call::Settle(v1::SettleRequest { first_id: 9, count: 4, action: 2 }),
+    ];
+    let bid = v1::BidResponse { epoch: 1, room: 0, first: 5, step: 6, short: 3, free: Some(resources) };
+    let answers = [
+        v1::answer::Answer::Bid(bid),
+        v1::answer::Answer::Reserve(v1::ReserveResponse { held: 2, refused: 1, short: 4, epoch: 0 }),
+        v1::answer::Answer::Settle(v1::SettleResponse { done: 2, unknown: 2, busy: 1 }),
+        v1::answer::Answer::Failure(v1::Failure { reason: 1, detail: "no".into() }),
+    ];
+    let calls = calls.map(|call| v1::Call { correlation: 1, call: Some(call) }).to_vec();
+    let answers = answers.map(|answer| v1::Answer { correlation: 1, answer: Some(answer) }).to_vec();
+    [v1::AuctionRequest { calls }.encode_to_vec(), v1::AuctionResponse { answers }.encode_to_vec()]
+}
+
 fn main() -> io::Result<()> {
     for (name, tar) in tars() {
         save("tar", name, &[100, 7], &tar)?;
@@ -163,6 +195,9 @@ fn main() -> io::Result<()> {
     }
     for (number, name) in NAMES.iter().enumerate() {
         save("reference", &number.to_string(), &[], name.as_bytes())?;
+    }
+    for (number, message) in auction_messages().iter().enumerate() {
+        save("auction_wire", &number.to_string(), &[4], message)?;
     }
     Ok(())
 }
