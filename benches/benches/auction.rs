@@ -39,10 +39,10 @@ fn prices(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let snapshot = ledger.snapshot(demand.app);
     group.bench_function("price", |bencher| {
-        bencher.iter(|| score::price(black_box(&snapshot), black_box(&demand)))
+        bencher.iter(|| score::price(black_box(&snapshot), black_box(&demand)));
     });
     group.bench_function("bid for 8", |bencher| {
-        bencher.iter(|| black_box(&ledger).bid(black_box(&demand), 8))
+        bencher.iter(|| black_box(&ledger).bid(black_box(&demand), 8));
     });
     group.finish();
 }
