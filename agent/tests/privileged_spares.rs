@@ -48,6 +48,9 @@ fn privileged_a_container_uses_the_place_of_the_one_before() {
         assert_eq!(layers(&celda), first);
     }
     assert_eq!((tokens(&celda), pins(&celda, "root-"), pins(&celda, "net-")), (1, 1, 1));
+    celda.shell(&["--name", "ended"], "true");
+    let unknown = celda.fails(125, &["inspect", "ended"]);
+    assert!(unknown.contains("ended"), "{unknown}");
     celda.ok(&["gc"]);
     assert_eq!((layers(&celda).len(), tokens(&celda)), (0, 0));
     before.assert_unchanged(celda.directory(), "gc");

@@ -15,6 +15,7 @@ use oci_spec::runtime::LinuxIdMapping;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
 
 use super::run_args::RunArgs;
+use crate::container::State;
 use crate::sandbox::{PreparingNetwork, network, user_namespace};
 use crate::spec::Network;
 use crate::{Error, Result, spec};
@@ -120,6 +121,9 @@ impl<'a> Place<'a> {
 
     /// Gives the place to the next container if this one, which was sealed, left it as it was; else removes it.
     pub(super) fn give_back(self) -> Result<()> {
+        if let Err(error) = State::strike(self.directory()) {
+            return self.remove().and(Err(error));
+        }
         let is_unused = |namespace: &OwnedFd| network::is_unused(namespace.as_fd()).unwrap_or(false);
         let key = self.root.key();
         let Self { ladder, record, root, used, .. } = self;

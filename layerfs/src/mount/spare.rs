@@ -32,11 +32,12 @@ impl Ladder {
         let tokens = fs::read_dir(self.spares(chain_id)).ok()?;
         let mut tokens = tokens.take(ATTEMPTS_COUNT_MAX).flatten().map(|token| token.path());
         tokens.find_map(|token| {
-            let layer = claim(&token)?;
-            if layer.parent() != Some(containers) {
+            // Another store may share RUN: its tokens are left to it.
+            if fs::read_link(&token).ok()?.parent() != Some(containers) {
                 return None;
             }
             let pin = self.pinned("root", &key_of(&token)?);
+            let layer = claim(&token)?;
             let layer = WritableLayer::adopt(&layer, containers, id).ok()?;
             match clone_of(&pin, OVERLAYFS_SUPER_MAGIC) {
                 Some(overlay) => {
