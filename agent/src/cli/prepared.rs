@@ -87,7 +87,7 @@ impl<'a> Place<'a> {
     }
 
     /// The root, to become the container's.
-    pub(super) fn mount(&self) -> Result<OwnedFd> {
+    pub(super) fn mount(&mut self) -> Result<OwnedFd> {
         Ok(self.root.mount()?)
     }
 

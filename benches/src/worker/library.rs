@@ -83,7 +83,7 @@ impl Library {
         let stdio = Stdio::Files([null.try_clone()?.into(), null.try_clone()?.into(), null.into()]);
         let requested = Instant::now();
         let network = self.networks.take()?;
-        let root = match self.roots.take() {
+        let mut root = match self.roots.take() {
             Some(root) => root,
             None => self.new_root(id)?,
         };

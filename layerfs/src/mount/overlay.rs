@@ -134,15 +134,18 @@ fn set_layer(context: &Context, ladder: &Ladder, key: &str, layer: BorrowedFd<'_
     context.string(key, format!("/proc/self/fd/{}", layer.as_raw_fd()))
 }
 
-/// Another detached mount of the same tree.
-pub(super) fn duplicate(mount: BorrowedFd<'_>) -> Refused<OwnedFd> {
+/// Another detached mount of the same tree. `EINVAL` before Linux 6.15, where a detached mount cannot be cloned.
+pub(super) fn clone_detached(mount: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    match rustix::mount::open_tree(mount, "", flags) {
-        Ok(clone) => Ok(clone),
-        // Before Linux 6.15 a detached mount cannot be cloned: the same mount by another fd, to be attached once.
+    rustix::mount::open_tree(mount, "", flags)
+}
+
+/// The same, or where that cannot be the same mount by another fd, to be attached once.
+fn duplicate(mount: BorrowedFd<'_>) -> Refused<OwnedFd> {
+    match clone_detached(mount) {
         Err(Errno::INVAL) => rustix::io::fcntl_dupfd_cloexec(mount, 3).map_err(Refusal::of),
-        Err(errno) => Err(Refusal::of(errno)),
+        answer => answer.map_err(Refusal::of),
     }
 }
 

@@ -18,9 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use super::fingerprint::Fingerprint;
-use super::overlay::duplicate;
+use super::overlay::clone_detached;
 use super::writable::WritableLayer;
 use crate::{Error, Result};
 
@@ -33,6 +34,8 @@ pub struct Root {
     layer: WritableLayer,
     overlay: OwnedFd,
     settled: Option<Fingerprint>,
+    /// The overlay itself was handed out, as before Linux 6.15 a detached mount cannot be cloned.
+    is_spent: bool,
     /// Where the overlay is pinned, if it is: see [`Ladder::keep_root`](super::Ladder::keep_root).
     pub(super) pin: Option<PathBuf>,
 }
@@ -40,7 +43,7 @@ pub struct Root {
 impl Root {
     /// A root out of a new layer and the overlay over it.
     pub fn new(layer: WritableLayer, overlay: OwnedFd) -> Self {
-        Self { layer, overlay, settled: None, pin: None }
+        Self { layer, overlay, settled: None, is_spent: false, pin: None }
     }
 
     /// The directory of the writable layer.
@@ -66,14 +69,17 @@ impl Root {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn mount(&self) -> Result<OwnedFd> {
-        duplicate(self.overlay.as_fd())
-            .map_err(|refusal| Error::io("mount again the overlay of", self.path())(refusal.errno.into()))
+    pub fn mount(&mut self) -> Result<OwnedFd> {
+        let copy = clone_detached(self.overlay.as_fd()).or_else(|errno| {
+            self.is_spent = errno == Errno::INVAL;
+            if self.is_spent { rustix::io::fcntl_dupfd_cloexec(&self.overlay, 3) } else { Err(errno) }
+        });
+        copy.map_err(|errno| Error::io("mount again the overlay of", self.path())(errno.into()))
     }
 
-    /// Whether the layer is as it was when it was settled.
+    /// Whether the root can serve again: the layer is as it was when it was settled.
     pub fn is_untouched(&self) -> bool {
-        self.settled.is_some() && self.look().is_ok_and(|now| now == self.settled)
+        !self.is_spent && self.settled.is_some() && self.look().is_ok_and(|now| now == self.settled)
     }
 
     fn look(&self) -> Result<Option<Fingerprint>> {
