@@ -2,7 +2,12 @@
 
 use std::error::Error;
 
-const FILES: [&str; 2] = ["proto/celda/auction/v1/auction.proto", "proto/celda/auction/v1/resources.proto"];
+const FILES: [&str; 4] = [
+    "proto/celda/auction/v1/auction.proto",
+    "proto/celda/auction/v1/resources.proto",
+    "proto/celda/cell/v1/cell.proto",
+    "proto/celda/cell/v1/spec.proto",
+];
 const INCLUDES: [&str; 1] = ["proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -3,6 +3,8 @@
 //! ```text
 //! proto/celda/auction/v1/resources.proto ─┐
 //! proto/celda/auction/v1/auction.proto  ──┴─>  auction::v1   bids and reservations between auctioneers and cells
+//! proto/celda/cell/v1/spec.proto ─────────┐
+//! proto/celda/cell/v1/cell.proto  ────────┴─>  cell::v1      instances and tasks of one cell
 //! ```
 //! The .proto files are the reference: they give ranges, limits and what may be repeated.
 //!
@@ -17,5 +19,14 @@ pub mod auction {
     #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
     pub mod v1 {
         tonic::include_proto!("celda.auction.v1");
+    }
+}
+
+/// Instances and tasks of one cell.
+pub mod cell {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+    pub mod v1 {
+        tonic::include_proto!("celda.cell.v1");
     }
 }
