@@ -13,7 +13,7 @@
 mod answers;
 mod incoming;
 
-pub use incoming::Listener;
+pub use incoming::{Connection, Incoming, Listener};
 
 use crate::demand::Shortage;
 use crate::ledger::{Ledger, Refused, ReservationId, Terms};
@@ -27,7 +27,7 @@ use celda_api::auction::v1;
 use celda_api::auction::v1::cell_server::{Cell, CellServer};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tonic::transport::Server;
@@ -78,6 +78,8 @@ struct Inner {
     streams: AtomicU32,
     sweep_at_us: AtomicU64,
     calls: AtomicU64,
+    /// No bids and no reservations: the cell drains.
+    is_draining: AtomicBool,
     /// True when the service ends: open streams end too.
     closing: watch::Sender<bool>,
 }
@@ -94,8 +96,25 @@ impl CellService {
             streams: AtomicU32::new(0),
             sweep_at_us: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            is_draining: AtomicBool::new(false),
             closing: watch::Sender::new(false),
         }))
+    }
+
+    /// Whether bids and reservations are refused from now on, as if no demand were for a cell of this class. What is held
+    /// may still be settled.
+    pub fn set_draining(&self, is_draining: bool) {
+        self.0.is_draining.store(is_draining, Ordering::Relaxed);
+    }
+
+    /// Whether a demand is for this cell.
+    fn takes(&self, demand: &crate::Demand) -> bool {
+        !self.0.is_draining.load(Ordering::Relaxed) && self.0.class.matches(&demand.requirements)
+    }
+
+    /// Ends the open streams.
+    pub fn close(&self) {
+        self.0.closing.send_replace(true);
     }
 
     /// The ledger.
@@ -180,7 +199,7 @@ impl CellService {
 
     fn answer_bid(&self, request: &BidRequest) -> v1::BidResponse {
         self.sweep(self.now_us());
-        if !self.0.class.matches(&request.demand.requirements) {
+        if !self.takes(&request.demand) {
             return v1::BidResponse { epoch: self.ledger().epoch().0, ..Default::default() };
         }
         wire::bid_message(&self.ledger().bid(&request.demand, request.count))
@@ -188,7 +207,7 @@ impl CellService {
 
     fn answer_reserve(&self, request: &ReserveRequest) -> v1::ReserveResponse {
         let ReserveRequest { demand, epoch, first, count, ttl_us } = request;
-        if !self.0.class.matches(&demand.requirements) {
+        if !self.takes(demand) {
             return wire::reserved_message(0, Some(Refused::Short(Shortage::NONE)));
         }
         let terms = Terms { epoch: *epoch, now_us: self.now_us(), ttl_us: *ttl_us };

@@ -81,15 +81,17 @@ impl Listener {
         &self.address
     }
 
+    /// The connections that are let in, at most so many at once: for a server that has other services as well.
+    #[must_use]
+    pub fn incoming(self, connections_max: u32) -> Incoming {
+        Incoming { kind: self.kind, connections: Arc::default(), connections_max, pause: None }
+    }
+
     pub(super) fn certificates(&self) -> Option<&Certificates> {
         match &self.kind {
             Kind::Tcp(_, certificates) => certificates.as_ref(),
             Kind::Unix(..) => None,
         }
-    }
-
-    pub(super) fn incoming(self, connections_max: u32) -> Incoming {
-        Incoming { kind: self.kind, connections: Arc::default(), connections_max, pause: None }
     }
 }
 
@@ -103,7 +105,8 @@ fn local(listener: &TcpListener, address: &str) -> Result<std::net::SocketAddr> 
 }
 
 /// The connections of a listener that are let in.
-pub(super) struct Incoming {
+#[derive(Debug)]
+pub struct Incoming {
     kind: Kind,
     connections: Arc<AtomicU32>,
     connections_max: u32,
@@ -151,6 +154,7 @@ impl Stream for Incoming {
 }
 
 /// Counts a connection as long as it is there.
+#[derive(Debug)]
 struct Open(Arc<AtomicU32>);
 
 impl Drop for Open {
@@ -160,7 +164,8 @@ impl Drop for Open {
 }
 
 /// A connection that was let in. It ends unless the peer speaks soon.
-pub(super) struct Connection {
+#[derive(Debug)]
+pub struct Connection {
     socket: Socket,
     read_bytes: usize,
     preface_deadline: Option<Pin<Box<Sleep>>>,
