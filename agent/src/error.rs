@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cell::CellError;
 use crate::sandbox::SandboxError;
 use crate::sandbox::cgroup::CgroupError;
 use crate::sandbox::seccomp::SeccompError;
@@ -29,6 +30,9 @@ pub enum Error {
     /// The system call filter.
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
+    /// A cell, on either side of its socket.
+    #[error(transparent)]
+    Cell(#[from] CellError),
     /// A syscall on a path failed.
     #[error("{action} {path}: {source}", path = path.display())]
     Io {

@@ -3,9 +3,11 @@
 //! `unsafe` and raw `libc` calls live only in `sys`.
 #![deny(unsafe_code)]
 
+pub mod cell;
 pub mod cli;
 pub mod container;
 pub mod error;
+pub mod root;
 pub mod sandbox;
 pub mod spec;
 mod sys;

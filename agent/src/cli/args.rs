@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::cell_args::{
+    AgentArgs, DrainArgs, EventsArgs, HolderArgs, MetricsArgs, PsArgs, RmArgs, StatsArgs, StopArgs,
+};
 use super::run_args::RunArgs;
 
 const STYLES: Styles = Styles::styled()
@@ -107,6 +110,25 @@ pub enum Command {
     Pack(PackArgs),
     /// Say what this machine offers and what is missing, and why
     Info,
+    /// Run a cell: a daemon that keeps containers running
+    Agent(AgentArgs),
+    /// List the cell's instances and tasks
+    Ps(PsArgs),
+    /// Stop instances: stop signal, grace, kill
+    Stop(StopArgs),
+    /// Forget instances that have ended
+    Rm(RmArgs),
+    /// Show what happens to the cell's instances
+    Events(EventsArgs),
+    /// Show what the cell's instances use
+    Stats(StatsArgs),
+    /// Have the cell take no more work and stop all there is
+    Drain(DrainArgs),
+    /// Show the cell's counters and times as Prometheus reads them
+    Metrics(MetricsArgs),
+    /// The process that a cell's containers are children of
+    #[command(hide = true)]
+    Holder(HolderArgs),
     /// Print a completion script, or write the man pages
     Completions(CompletionsArgs),
 }
@@ -163,9 +185,12 @@ pub struct ImagesArgs {
 /// `celda inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Name, manifest digest or the first digits of one; or a container's name or id
+    /// Name, manifest digest or the first digits of one; or the name or id of a container or of a cell's instance
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
+    /// The cell.
+    #[command(flatten)]
+    pub cell: super::cell_args::CellArgs,
 }
 
 /// `celda rmi`.

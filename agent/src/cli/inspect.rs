@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use celda_layerfs::store::{ImageRecord, Store};
 
+use celda_api::cell::v1;
+
 use super::args::InspectArgs;
+use super::cell::{self, Client};
 use super::context::{self, Context};
 use super::output;
 use crate::container::State;
@@ -18,13 +21,21 @@ pub(super) fn main(context: &Context, args: &InspectArgs) -> Result<ExitCode> {
             Some(record) => image_value(&store, &record),
             None => match State::find(&context.global.root, name) {
                 Some(state) => serde_json::json!(state),
-                None => return Err(Error::NotHere(name.clone())),
+                None => instance(context, args, name)?.ok_or_else(|| Error::NotHere(name.clone()))?,
             },
         };
         values.push(value);
     }
     output::json(&values).map_err(Error::io("write to", "standard output"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The instance of that id, if a cell is up and has it.
+fn instance(context: &Context, args: &InspectArgs, name: &str) -> Result<Option<serde_json::Value>> {
+    let Some(client) = Client::connect_if_up(context, &args.cell)? else { return Ok(None) };
+    let request =
+        v1::ListRequest { ids: vec![name.to_owned()], with_specs: true, ..v1::ListRequest::default() };
+    Ok(client.list(request)?.instances.first().map(cell::instance_value))
 }
 
 fn image(store: &Store, name: &str) -> Result<Option<ImageRecord>> {

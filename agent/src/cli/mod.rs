@@ -6,10 +6,16 @@
 //! ```
 
 pub mod args;
+pub mod cell_args;
 pub mod run_args;
 
+mod agent;
+mod cell;
 mod complete;
 mod context;
+mod detached;
+mod drain;
+mod events;
 mod gc;
 mod images;
 mod info;
@@ -18,10 +24,13 @@ mod output;
 mod pack;
 mod prepared;
 mod progress;
+mod ps;
 mod pull;
 mod rmi;
 mod run;
 mod signals;
+mod stats;
+mod stop;
 mod timing;
 mod verify;
 
@@ -35,7 +44,7 @@ pub const EXIT_FAILED: u8 = 125;
 
 /// Runs one command and gives its exit status.
 pub fn main(cli: Cli) -> ExitCode {
-    log_if_asked();
+    log_if_asked(matches!(cli.command, Command::Agent(_)));
     let context = match Context::new(cli.global) {
         Ok(context) => context,
         Err(error) => return fail(&error),
@@ -50,6 +59,15 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Verify(args) => verify::main(&context, &args),
         Command::Pack(args) => pack::main(&context, &args),
         Command::Info => info::main(&context),
+        Command::Agent(args) => agent::main(&context, &args),
+        Command::Holder(args) => agent::holder(&args),
+        Command::Ps(args) => ps::main(&context, &args),
+        Command::Stop(args) => stop::main(&context, &args),
+        Command::Rm(args) => stop::remove(&context, &args),
+        Command::Events(args) => events::main(&context, &args),
+        Command::Stats(args) => stats::main(&context, &args),
+        Command::Metrics(args) => stats::metrics(&context, &args),
+        Command::Drain(args) => drain::main(&context, &args),
         Command::Completions(args) => complete::main(&args),
     };
     match outcome {
@@ -72,9 +90,10 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::from(EXIT_FAILED)
 }
 
-/// `CELDA_LOG=debug` shows what the libraries do; without it not even the subscriber is made.
-fn log_if_asked() {
-    if let Ok(filter) = std::env::var("CELDA_LOG") {
+/// `CELDA_LOG=debug` shows what the libraries do; without it not even the subscriber is made, but for a daemon's.
+fn log_if_asked(is_daemon: bool) {
+    let asked = std::env::var("CELDA_LOG").ok();
+    if let Some(filter) = asked.or_else(|| is_daemon.then(|| "info".to_owned())) {
         let filter = tracing_subscriber::EnvFilter::new(filter);
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }

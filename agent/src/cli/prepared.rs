@@ -9,19 +9,15 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use celda_layerfs::mount::{Ladder, Root, WritableLayer};
+use celda_layerfs::mount::{Ladder, Root};
 use celda_layerfs::store::{ImageLease, ImageRecord, Store};
-use oci_spec::runtime::LinuxIdMapping;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
 
 use super::run_args::RunArgs;
 use crate::container::State;
-use crate::sandbox::{PreparingNetwork, network, user_namespace};
+use crate::sandbox::{PreparingNetwork, network};
 use crate::spec::Network;
-use crate::{Error, Result, spec};
+use crate::{Error, Result, root, spec};
 
-/// The mode that a writable layer's root is made with.
-const DIRECTORY_MODE: u32 = 0o755;
 /// What a spare root's network is pinned as.
 const NETWORK_PIN: &str = "net";
 
@@ -58,7 +54,7 @@ impl<'a> Place<'a> {
     ) -> Result<Self> {
         let lease = store.lease(record)?;
         let containers = store.root().join("containers");
-        let (uids, gids) = spec::id_mappings(&args.userns)?;
+        let (uids, gids) = spec::id_mappings(&args.userns.meant)?;
         let spare = if uids.is_empty() { ladder.take_root(&record.chain_id, &containers, id) } else { None };
         let pinned = spare
             .as_ref()
@@ -71,7 +67,10 @@ impl<'a> Place<'a> {
         };
         let root = match spare {
             Some(root) => root,
-            None => new_root(ladder, &lease, record, (&uids, &gids), (&containers, id))?,
+            None => {
+                let lower = ladder.shared_image(&record.chain_id, lease.source(), lease.tars())?;
+                root::create(ladder, lower.as_fd(), (&uids, &gids), (&containers, id))?
+            }
         };
         Ok(Self { ladder, record, root, network, used: None, _lease: lease })
     }
@@ -151,49 +150,4 @@ impl<'a> Place<'a> {
             self.ladder.unpin(&self.ladder.pinned(NETWORK_PIN, &key));
         }
     }
-}
-
-fn new_root(
-    ladder: &Ladder,
-    lease: &ImageLease,
-    record: &ImageRecord,
-    (uids, gids): (&[LinuxIdMapping], &[LinuxIdMapping]),
-    (containers, id): (&Path, &str),
-) -> Result<Root> {
-    let lower = ladder.shared_image(&record.chain_id, lease.source(), lease.tars())?;
-    let users = if uids.is_empty() { None } else { Some(user_namespace(uids, gids)?) };
-    let root_of = |ranges: &[LinuxIdMapping]| {
-        ranges.iter().find(|range| range.container_id() == 0).map(LinuxIdMapping::host_id)
-    };
-    let owner = (root_of(uids), root_of(gids));
-    let layer = WritableLayer::create(containers, id)?;
-    let overlay = match_root(lower.as_fd(), layer.path(), owner).and_then(|()| {
-        let users = users.as_ref().map(|users| users.as_fd());
-        Ok(ladder.overlay_mapped(lower.as_fd(), Some(layer.path()), users)?)
-    });
-    match overlay {
-        Ok(overlay) => Ok(Root::new(layer, overlay)),
-        Err(error) => {
-            layer.remove()?;
-            Err(error)
-        }
-    }
-}
-
-/// Gives the writable layer's root the mode and owner of the image's: overlayfs shows those of the upper directory.
-/// In a user namespace the container's root owns it.
-fn match_root(lower: BorrowedFd<'_>, directory: &Path, (uid, gid): (Option<u32>, Option<u32>)) -> Result<()> {
-    let upper = directory.join("upper");
-    let failed = |errno: rustix::io::Errno| Error::io("set the owner and mode of", &upper)(errno.into());
-    let of_image = rustix::fs::fstat(lower).map_err(failed)?;
-    let (uid, gid) = (uid.unwrap_or(of_image.st_uid), gid.unwrap_or(of_image.st_gid));
-    if (uid, gid) != (0, 0) {
-        let ids = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        rustix::fs::chownat(CWD, &upper, ids.0, ids.1, AtFlags::empty()).map_err(failed)?;
-    }
-    let mode = of_image.st_mode & 0o7777;
-    if mode != DIRECTORY_MODE {
-        rustix::fs::chmodat(CWD, &upper, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(failed)?;
-    }
-    Ok(())
 }

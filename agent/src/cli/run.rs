@@ -19,13 +19,13 @@ use celda_layerfs::store::{ImageRecord, Store};
 use rustix::process::Signal;
 
 use super::context::{self, Context};
+use super::detached;
 use super::prepared::Place;
 use super::run_args::{Pull, RunArgs};
 use super::timing::{Stage, Timing};
 use super::{output, pull};
 use crate::container::{self, NameClaim, State};
 use crate::sandbox::cgroup::Hierarchy;
-use crate::sandbox::seccomp::{self, Arch, Kernel};
 use crate::sandbox::{
     Container, Exit, Foreground, Request, Stdio, TerminalSize, is_sealed, plan, terminal_size,
 };
@@ -34,6 +34,9 @@ use crate::{Error, Result, spec};
 
 /// Runs the container and gives its exit status, or Docker's for a failure of celda's own.
 pub(super) fn main(context: &Context, args: &RunArgs) -> ExitCode {
+    if args.detached.detach {
+        return detached::main(context, args);
+    }
     let mut timing = Timing::begin();
     let outcome = run(context, args, &mut timing);
     if args.timing {
@@ -147,7 +150,7 @@ fn start(
     let built = spec::build(&record.config_json, &args.flags(state.id.clone()), place.overlay(), &host)?;
     built.prepare(place.overlay())?;
     timing.reached(Stage::Spec);
-    let filter = filter(&built)?;
+    let filter = spec::filter(&built)?;
     let stdio = stdio(args)?;
     if args.rm && is_sealed(&built.spec, &stdio, built.seccomp == SeccompChoice::Builtin) {
         *sealed = true;
@@ -197,21 +200,6 @@ impl Running {
         let input: Option<BorrowedFd<'_>> = args.interactive.then(|| stdin.as_fd());
         Ok(self.foreground.attend(self.container, input, stdout.as_fd())?)
     }
-}
-
-/// The system call filter, compiled.
-fn filter(built: &Built) -> Result<Option<Vec<seccomp::BpfInstruction>>> {
-    let capabilities = built.spec.process().as_ref().and_then(|process| process.capabilities().clone());
-    let bounding = capabilities.and_then(|sets| sets.bounding().clone()).unwrap_or_default();
-    let caps = crate::sandbox::caps::CapSet::from_oci(&bounding);
-    Ok(match &built.seccomp {
-        SeccompChoice::Unconfined => None,
-        SeccompChoice::Builtin => Some(seccomp::default_program(Arch::host(), caps)?),
-        SeccompChoice::File(path) => {
-            let profile = seccomp::profile_from_file(path, caps, Kernel::running())?;
-            Some(seccomp::compile(&profile, Arch::host())?)
-        }
-    })
 }
 
 /// Standard files: a terminal of the container's own, or ours; standard input only with `-i`, as Docker's.

@@ -2,10 +2,12 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "the comments on flags are the words of --help")]
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::args::SourceArgs;
+use super::cell_args::CellArgs;
 use crate::sandbox::idmap::Userns;
 use crate::sandbox::rlimit::Ulimit;
 use crate::spec::size::{Cpus, MemorySwap, Size};
@@ -22,6 +24,7 @@ Examples:
   celda run -it --rm -v $PWD:/src:ro -w /src debian:12 bash
   celda run --memory 256m --cpus 0.5 --pids-limit 64 --read-only --cap-drop ALL app:1
   celda run --timing oci:/tmp/demo:1 true
+  celda run -d --name web --restart always app:1
 
 Exit status: the container's own; 128+N when signal N ended it; 125 when celda itself failed,
 126 when the command cannot be executed, 127 when it was not found."
@@ -54,6 +57,9 @@ pub struct RunArgs {
     /// How the image is reached.
     #[command(flatten)]
     pub source: SourceArgs,
+    /// What holds with `-d`.
+    #[command(flatten)]
+    pub detached: DetachArgs,
     /// Print to standard error how long each stage took, in microseconds
     #[arg(long)]
     pub timing: bool,
@@ -85,10 +91,10 @@ pub struct RunArgs {
 
     /// Mount a host directory, file or named volume; repeatable
     #[arg(short, long, value_name = "SOURCE:TARGET[:OPTIONS]", help_heading = "Files")]
-    pub volume: Vec<Volume>,
+    pub volume: Vec<Given<Volume>>,
     /// Mount a tmpfs; repeatable
     #[arg(long, value_name = "TARGET[:OPTIONS]", help_heading = "Files")]
-    pub tmpfs: Vec<Tmpfs>,
+    pub tmpfs: Vec<Given<Tmpfs>>,
     /// Make the root filesystem read-only
     #[arg(long, help_heading = "Files")]
     pub read_only: bool,
@@ -132,7 +138,7 @@ pub struct RunArgs {
     pub pids_limit: Option<i64>,
     /// Resource limit, such as nofile=1024:2048; repeatable
     #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Limits")]
-    pub ulimit: Vec<Ulimit>,
+    pub ulimit: Vec<Given<Ulimit>>,
     /// How ready the kernel is to kill this container when memory runs out, -1000 to 1000
     #[arg(long, value_name = "SCORE", allow_hyphen_values = true, help_heading = "Limits")]
     pub oom_score_adj: Option<i32>,
@@ -146,16 +152,75 @@ pub struct RunArgs {
     /// seccomp=FILE, seccomp=unconfined, no-new-privileges or systempaths=unconfined; repeatable. apparmor=unconfined and
     /// label=disable are taken as well, as celda sets no labels
     #[arg(long, value_name = "OPTION", help_heading = "Security")]
-    pub security_opt: Vec<SecurityOpt>,
+    pub security_opt: Vec<Given<SecurityOpt>>,
     /// User namespace: `host` for none, `auto`, or map:CONTAINER:HOST:COUNT[,...]
     #[arg(long, value_name = "MODE", default_value = "host", help_heading = "Security")]
-    pub userns: Userns,
+    pub userns: Given<Userns>,
     /// Namespaced kernel parameter, NAME=VALUE; repeatable
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Security")]
     pub sysctl: Vec<String>,
     /// All capabilities, all devices, no seccomp filter and no masks: no protection from what runs inside
     #[arg(long, help_heading = "Security")]
     pub privileged: bool,
+}
+
+/// A value as it was given and as it is meant: another process may have to read it again.
+#[derive(Debug, Clone)]
+pub struct Given<T> {
+    /// As it was typed.
+    pub text: String,
+    /// As it is meant.
+    pub meant: T,
+}
+
+impl<T: FromStr> FromStr for Given<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        Ok(Self { text: text.to_owned(), meant: text.parse()? })
+    }
+}
+
+fn meant<T: Clone>(given: &[Given<T>]) -> Vec<T> {
+    given.iter().map(|one| one.meant.clone()).collect()
+}
+
+/// When a container that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RestartWhen {
+    /// Never.
+    No,
+    /// Unless it exits with 0.
+    OnFailure,
+    /// Until somebody stops it.
+    #[value(alias = "unless-stopped")]
+    Always,
+}
+
+/// What holds with `-d` only.
+#[derive(Debug, Args)]
+pub struct DetachArgs {
+    /// Hand the container to the cell (`celda agent`), and print its id when it runs
+    #[arg(short, long, help_heading = "Cell")]
+    pub detach: bool,
+    /// How many to start
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024), requires = "detach", help_heading = "Cell")]
+    pub count: u32,
+    /// The app that they are instances of
+    #[arg(long, value_name = "NAME", default_value = "", requires = "detach", help_heading = "Cell")]
+    pub app: String,
+    /// Run once and keep the result: a task, not an instance
+    #[arg(long, requires = "detach", help_heading = "Cell")]
+    pub task: bool,
+    /// When to start it again after it ended
+    #[arg(long, value_name = "WHEN", default_value = "no", requires = "detach", help_heading = "Cell")]
+    pub restart: RestartWhen,
+    /// Seconds from the stop signal to the kill
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=3600), requires = "detach", help_heading = "Cell")]
+    pub stop_timeout: Option<u32>,
+    /// The cell.
+    #[command(flatten)]
+    pub cell: CellArgs,
 }
 
 /// When `run` fetches its image.
@@ -197,16 +262,16 @@ impl RunArgs {
             tty: self.tty,
             init: self.init,
             network: self.network,
-            volumes: self.volume.clone(),
-            tmpfs: self.tmpfs.clone(),
+            volumes: meant(&self.volume),
+            tmpfs: meant(&self.tmpfs),
             shm_size: self.shm_size,
             read_only: self.read_only,
             privileged: self.privileged,
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
-            security: self.security_opt.clone(),
-            ulimits: self.ulimit.clone(),
-            userns: self.userns.clone(),
+            security: meant(&self.security_opt),
+            ulimits: meant(&self.ulimit),
+            userns: self.userns.meant.clone(),
             memory: self.memory,
             memory_swap: self.memory_swap,
             memory_reservation: self.memory_reservation,

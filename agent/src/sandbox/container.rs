@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::cgroup::CgroupDir;
+use super::cgroup::{CgroupDir, OomKills};
 use super::error::{Result, SandboxError};
 use super::exit::{self, Exit};
 
@@ -112,10 +112,11 @@ impl Container {
     pub fn wait(self) -> Result<Exit> {
         let exit = exit::wait(self.pidfd.as_fd())?;
         let Some(cgroup) = self.cgroup else { return Ok(exit) };
-        let kills_count =
-            if cgroup.is_limited() { cgroup.oom_events().map_or(0, |kills| kills.kills) } else { 0 };
+        let kills =
+            if cgroup.is_limited() { cgroup.oom_events().unwrap_or_default() } else { OomKills::default() };
         cgroup.remove()?;
         let killed = matches!(exit, Exit::Signal(9) | Exit::Code(137));
-        Ok(if killed && kills_count > 0 { Exit::OutOfMemory { kills_count } } else { exit })
+        let by_memory = Exit::OutOfMemory { kills_count: kills.kills, own_limit: kills.own_limit > 0 };
+        Ok(if killed && kills.kills > 0 { by_memory } else { exit })
     }
 }

@@ -19,6 +19,8 @@ pub enum Exit {
     OutOfMemory {
         /// How many processes of the container's cgroup were killed so.
         kills_count: u64,
+        /// The container's own limit ran out, not that of a group above it or the machine's memory.
+        own_limit: bool,
     },
 }
 
@@ -63,7 +65,9 @@ impl fmt::Display for Exit {
         match self {
             Self::Code(code) => write!(f, "exit status {code}"),
             Self::Signal(signal) => write!(f, "killed by signal {signal}"),
-            Self::OutOfMemory { kills_count } => write!(f, "out of memory ({kills_count} processes killed)"),
+            Self::OutOfMemory { kills_count, .. } => {
+                write!(f, "out of memory ({kills_count} processes killed)")
+            }
         }
     }
 }

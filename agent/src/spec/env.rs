@@ -69,7 +69,10 @@ pub(super) fn check(variable: &str) -> Result<(), SpecError> {
 }
 
 /// The variables of an env file: a line each, `#` starts a comment line, nothing is quoted (Docker's grammar).
-pub(super) fn read_file(path: &Path) -> Result<Vec<String>, SpecError> {
+///
+/// # Errors
+/// [`SpecError::Io`], and [`SpecError::Conflict`] for a line that is none.
+pub fn read_file(path: &Path) -> Result<Vec<String>, SpecError> {
     let mut text = Vec::new();
     let file = File::open(path).map_err(SpecError::io("open the env file", path))?;
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(SpecError::io("read the env file", path))?;

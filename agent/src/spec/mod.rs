@@ -14,6 +14,7 @@ mod copy_up;
 mod env;
 pub mod error;
 mod files;
+mod filter;
 pub mod flags;
 mod mounts;
 pub mod prepare;
@@ -31,7 +32,9 @@ use crate::sandbox::caps::CapSet;
 
 pub use build::build;
 pub use config::ImageConfig;
+pub use env::read_file as read_env_file;
 pub use error::SpecError;
+pub use filter::{bounding, filter};
 pub use flags::{Network, RunFlags, SecurityOpt};
 pub use prepare::{Built, Owner, SeccompChoice, Step};
 pub use security::id_mappings;

@@ -13,7 +13,7 @@
 //! Whoever gives a root on must know that no process keeps a descriptor into it from its container's time: the layer
 //! cannot tell.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -49,6 +49,11 @@ impl Root {
     /// The directory of the writable layer.
     pub fn path(&self) -> &Path {
         self.layer.path()
+    }
+
+    /// The lock of the writable layer: who has the descriptor keeps the layer.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.layer.lock()
     }
 
     /// The overlay, to write into before a container runs.

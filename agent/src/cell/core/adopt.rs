@@ -1,0 +1,142 @@
+//! A cell that comes back: what the journal wants and what the holder has, brought together.
+//!
+//! ```text
+//! journal says        holder has it          holder has its end        holder has nothing
+//! running, stopping   goes on                ended, as if just now     ended with the cell
+//! starting            runs                   ran and ended             made anew
+//! preparing           -                      -                         made anew
+//! nothing             killed and forgotten   forgotten                 -
+//! ```
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use celda_api::cell::v1;
+
+use super::Core;
+use super::entry::{Entry, container};
+use crate::cell::error::{CellError, Result};
+use crate::cell::holder::{Ended, Holder, News, Running};
+use crate::cell::instance::{Effect, Event, Stage, State};
+use crate::cell::journal::{Damage, Known};
+use crate::cell::wish::Wish;
+
+/// What the holder has of one container.
+struct There {
+    running: Running,
+    body: OwnedFd,
+    ended: Option<Ended>,
+}
+
+impl Core {
+    /// Takes over what was there before this agent. The effects are run by the first turn.
+    ///
+    /// # Errors
+    /// [`CellError::Holder`] when the holder is gone meanwhile, [`CellError::Journal`] for a spec that is none any more.
+    pub fn adopt(&mut self, known: Known, news: Vec<News>, holder: &Holder) -> Result<()> {
+        let mut there = HashMap::new();
+        for one in news {
+            if let News::There { id, running, body, ended } = one {
+                there.insert(id, There { running, body, ended });
+            }
+        }
+        self.set_draining(known.draining);
+        for (digest, bytes) in &known.specs {
+            let wish = self.wish(bytes).map_err(|why| CellError::Journal {
+                path: self.parts.ground.root.join("cell/journal"),
+                damage: Damage::Record(why),
+            })?;
+            self.wishes.insert(digest.clone(), Arc::new(wish));
+        }
+        let known_count = known.instances.len();
+        let mut adopted_count = 0;
+        for (id, kept) in known.instances {
+            let Some(wish) = self.wishes.get(&kept.spec).cloned() else { continue };
+            let mut entry = Entry::new(kept, wish);
+            self.hold(&id, &mut entry);
+            let of_holder = there.remove(&container(&id, entry.machine.attempt()));
+            self.entries.insert(id.clone(), entry);
+            adopted_count += usize::from(of_holder.is_some());
+            self.take_over(&id, of_holder);
+        }
+        for (stranger, there) in &there {
+            if there.ended.is_none() {
+                tracing::warn!(container = stranger, "runs, and nobody wants it: ended");
+            }
+            holder.forget(stranger)?;
+        }
+        let used: std::collections::HashSet<_> =
+            self.entries.values().map(|entry| entry.wish.digest.clone()).collect();
+        self.wishes.retain(|digest, _| used.contains(digest));
+        tracing::info!(known_count, adopted_count, "the cell is back");
+        Ok(())
+    }
+
+    fn wish(&self, bytes: &[u8]) -> std::result::Result<Wish, String> {
+        let message: v1::Spec = prost::Message::decode(bytes).map_err(|error| error.to_string())?;
+        Wish::read(message, &self.parts.config.defaults)
+    }
+
+    /// Reserves again what an instance had, under the same id.
+    fn hold(&self, id: &str, entry: &mut Entry) {
+        if entry.machine.is_over() {
+            entry.reservation = 0;
+            return;
+        }
+        let demand = entry.wish.demand(&entry.app);
+        if let Err(why) = self.parts.books.restore(entry.reservation, &demand) {
+            tracing::warn!(id, why, "the cell is smaller than what runs on it");
+            entry.reservation = 0;
+        }
+    }
+
+    fn take_over(&mut self, id: &str, there: Option<There>) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let state = entry.machine.state().clone();
+        let attempt = entry.machine.attempt();
+        let may_run = matches!(state, State::Starting | State::Running { .. })
+            || matches!(&state, State::Stopping { stage, .. } if *stage != Stage::Preparing);
+        let Some(There { running, body, ended }) = there.filter(|_| may_run) else {
+            // One that ended, and whose end is journalled, may not have been cleared away.
+            self.turn.effects.push((id.to_owned(), attempt, Effect::Clean));
+            self.come_back_without(id, &state);
+            return;
+        };
+        (entry.running, entry.body) = (Some(running), Some(Arc::new(body)));
+        match state {
+            State::Starting | State::Stopping { stage: Stage::Starting, .. } => self.step(id, Event::Started),
+            _ => {
+                self.changed(id);
+                self.ask_again(id, &state, attempt);
+            }
+        }
+        if let Some(ended) = ended {
+            self.end(id, ended);
+        }
+    }
+
+    fn come_back_without(&mut self, id: &str, state: &State) {
+        match state {
+            State::Reserved => self.step(id, Event::Begin),
+            State::Exited if self.entries.get(id).is_some_and(|entry| entry.removing) => self.forget(id),
+            State::Exited | State::Waiting { .. } => self.changed(id),
+            State::Preparing | State::Starting | State::Running { .. } | State::Stopping { .. } => {
+                self.step(id, Event::Lost);
+            }
+        }
+    }
+
+    /// The agent may have died between the record of a stop and its signal.
+    fn ask_again(&mut self, id: &str, state: &State, attempt: u32) {
+        let Some(entry) = self.entries.get(id) else { return };
+        let effect = match state {
+            State::Stopping { stage: Stage::Asked { .. }, .. } => {
+                Effect::Signal(entry.machine.policy.stop_signal)
+            }
+            State::Stopping { stage: Stage::Killed, .. } => Effect::Kill,
+            _ => return,
+        };
+        self.turn.effects.push((id.to_owned(), attempt, effect));
+    }
+}

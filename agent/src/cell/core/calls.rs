@@ -1,0 +1,332 @@
+//! What callers want.
+
+use std::sync::Arc;
+
+use celda_api::cell::v1;
+use celda_api::cell::v1::outcome::Result as Outcome;
+use tokio::sync::oneshot;
+
+use super::entry::Entry;
+use super::{Core, now_ms};
+use crate::cell::instance::{Event, Machine, State, StoppedBy};
+use crate::cell::journal::{Kept, Message, Record};
+use crate::cell::wish::Wish;
+
+/// The fewest bytes of an id that are taken for it.
+const PREFIX_BYTES_MIN: usize = 4;
+
+/// Equal instances that are wanted.
+#[derive(Debug)]
+pub struct Wanted {
+    /// What they run.
+    pub wish: Wish,
+    /// What they belong to.
+    pub app: String,
+    /// Number of the first.
+    pub first_index: u32,
+    /// Their ids.
+    pub ids: Vec<String>,
+    /// Their reservations, or none at all.
+    pub reservations: Vec<u64>,
+}
+
+/// Where outcomes and the token before them go.
+pub type Outcomes = oneshot::Sender<(Vec<v1::Outcome>, u64)>;
+
+/// A call.
+#[derive(Debug)]
+pub enum Call {
+    /// Start instances.
+    Start(Vec<Wanted>, Outcomes),
+    /// Stop them.
+    Stop {
+        /// Which.
+        ids: Vec<String>,
+        /// Milliseconds to the kill, instead of the spec's.
+        grace_ms: Option<u64>,
+        /// Kept with the end.
+        reason: String,
+        /// The answer.
+        answer: Outcomes,
+    },
+    /// Forget them.
+    Remove {
+        /// Which.
+        ids: Vec<String>,
+        /// Those that run as well, after a kill.
+        force: bool,
+        /// The answer.
+        answer: Outcomes,
+    },
+    /// Show them.
+    List {
+        /// Of which app; all when empty.
+        app: String,
+        /// Which; all when empty.
+        ids: Vec<String>,
+        /// With their specs.
+        with_specs: bool,
+        /// The answer, with the number of the last event.
+        answer: oneshot::Sender<(Vec<v1::Instance>, u64)>,
+    },
+    /// Take no more work and stop all there is; or take work again.
+    Drain {
+        /// Milliseconds to the kill, instead of the specs'.
+        grace_ms: Option<u64>,
+        /// Take work again.
+        cancel: bool,
+        /// The answer, when it is so.
+        answer: oneshot::Sender<()>,
+    },
+    /// How the cell is.
+    Look(oneshot::Sender<Look>),
+}
+
+/// How the cell is.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// Instances and tasks that are kept.
+    pub known_count: u32,
+    /// Of these, those that have not ended for good.
+    pub live_count: u32,
+    /// Of these, those that run.
+    pub running_count: u32,
+    /// Whether the cell takes no more work.
+    pub is_draining: bool,
+    /// Bytes of the journal.
+    pub journal_bytes: u64,
+}
+
+impl Core {
+    pub(super) fn call(&mut self, call: Call) {
+        match call {
+            Call::Start(wanted, answer) => {
+                let before = self.parts.events.last();
+                let outcomes = wanted.into_iter().flat_map(|wanted| self.start_all(wanted)).collect();
+                self.answer(outcomes, before, answer);
+            }
+            Call::Stop { ids, grace_ms, reason, answer } => {
+                let by = StoppedBy::Client(reason);
+                self.each(&ids, answer, |core, id| core.stop(id, &by, grace_ms));
+            }
+            Call::Remove { ids, force, answer } => {
+                self.each(&ids, answer, |core, id| core.remove(id, force));
+            }
+            Call::List { app, ids, with_specs, answer } => {
+                let instances = self.list(&app, &ids, with_specs);
+                let last = self.parts.events.last();
+                let _ = answer.send((instances, last));
+            }
+            Call::Drain { grace_ms, cancel, answer } => self.drain(grace_ms, cancel, answer),
+            Call::Look(answer) => drop(answer.send(self.look())),
+        }
+    }
+
+    /// Answers when the turn is journalled, or says that it is not.
+    fn answer(&mut self, mut outcomes: Vec<v1::Outcome>, before: u64, answer: Outcomes) {
+        self.turn.is_durable = true;
+        self.turn.answers.push(Box::new(move |failed| {
+            if let Some(why) = failed {
+                let done = outcomes.iter_mut().filter(|one| one.result() == Outcome::Done);
+                done.for_each(|one| {
+                    one.set_result(Outcome::Refused);
+                    one.detail = format!("it cannot be written down: {why}");
+                });
+            }
+            // A caller that went away does not want to know.
+            let _ = answer.send((outcomes, before));
+        }));
+    }
+
+    fn each(
+        &mut self,
+        ids: &[String],
+        answer: Outcomes,
+        mut one: impl FnMut(&mut Self, &str) -> (Outcome, String),
+    ) {
+        let before = self.parts.events.last();
+        let outcomes = ids.iter().map(|given| {
+            let (id, (result, detail)) = match self.find(given) {
+                Ok(id) => (id.clone(), one(self, &id)),
+                Err(why) => (given.clone(), (Outcome::Unknown, why)),
+            };
+            v1::Outcome { id, result: result.into(), detail }
+        });
+        let outcomes = outcomes.collect();
+        self.answer(outcomes, before, answer);
+    }
+
+    /// The instance with this id, or with one that begins so.
+    fn find(&self, given: &str) -> Result<String, String> {
+        if self.entries.contains_key(given) {
+            return Ok(given.to_owned());
+        }
+        if given.len() < PREFIX_BYTES_MIN {
+            return Err("there is no such instance".into());
+        }
+        let mut begin = self.entries.range(given.to_owned()..).map(|(id, _)| id);
+        match (begin.next().filter(|id| id.starts_with(given)), begin.next()) {
+            (Some(_), Some(second)) if second.starts_with(given) => {
+                Err("several instances begin so: give more of the id".into())
+            }
+            (Some(id), _) => Ok(id.clone()),
+            (None, _) => Err("there is no such instance".into()),
+        }
+    }
+
+    fn start_all(&mut self, wanted: Wanted) -> Vec<v1::Outcome> {
+        let Wanted { wish, app, first_index, ids, reservations } = wanted;
+        let wish = match self.wishes.get(&wish.digest) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let message = Message(prost::Message::encode_to_vec(&wish.message));
+                self.record(&Record::Spec { digest: wish.digest.clone(), message });
+                let wish = Arc::new(wish);
+                self.wishes.insert(wish.digest.clone(), Arc::clone(&wish));
+                wish
+            }
+        };
+        let outcomes: Vec<_> = (0..)
+            .zip(ids)
+            .map(|(offset, id)| {
+                let index = first_index.saturating_add(offset);
+                let reservation = reservations.get(offset as usize).copied();
+                let (result, detail) = self.start_one(&wish, &app, index, &id, reservation);
+                v1::Outcome { id, result: result.into(), detail }
+            })
+            .collect();
+        if Arc::strong_count(&wish) == 2 {
+            self.wishes.remove(&wish.digest); // nobody took it
+        }
+        outcomes
+    }
+
+    fn start_one(
+        &mut self,
+        wish: &Arc<Wish>,
+        app: &str,
+        index: u32,
+        id: &str,
+        reservation: Option<u64>,
+    ) -> (Outcome, String) {
+        if let Some(entry) = self.entries.get(id) {
+            return if entry.wish.digest == wish.digest && entry.app == app {
+                (Outcome::Already, String::new())
+            } else {
+                (Outcome::Refused, "another instance has this id: remove it, or take another".into())
+            };
+        }
+        if self.draining {
+            return (Outcome::Refused, "the cell drains: start it elsewhere".into());
+        }
+        if self.entries.len() >= self.parts.config.limits.instances_max as usize && !self.make_room() {
+            return (
+                Outcome::Short,
+                "the cell keeps as many instances as it may: limits.instances_max".into(),
+            );
+        }
+        let reserved = match reservation {
+            Some(reservation) => self.parts.books.take_over(reservation),
+            None => self.parts.books.reserve(&wish.demand(app)),
+        };
+        let reservation = match reserved {
+            Ok(reservation) => reservation,
+            Err(why) => return (Outcome::Short, why),
+        };
+        let kept = Kept {
+            id: id.to_owned(),
+            app: app.to_owned(),
+            index,
+            spec: wish.digest.clone(),
+            reservation,
+            created_ms: now_ms(),
+            removing: false,
+            machine: Machine::new(wish.policy, now_ms()),
+        };
+        self.entries.insert(id.to_owned(), Entry::new(kept, Arc::clone(wish)));
+        self.changed(id);
+        self.turn.accepted.push(id.to_owned());
+        (Outcome::Done, String::new())
+    }
+
+    /// Forgets the instance that ended first.
+    fn make_room(&mut self) -> bool {
+        let over = self.entries.iter().filter(|(_, entry)| entry.machine.is_over());
+        let oldest = over.min_by_key(|(_, entry)| entry.machine.changed_ms()).map(|(id, _)| id.clone());
+        oldest.is_some_and(|id| {
+            self.forget(&id);
+            true
+        })
+    }
+
+    fn stop(&mut self, id: &str, by: &StoppedBy, grace_ms: Option<u64>) -> (Outcome, String) {
+        let Some(entry) = self.entries.get(id) else { return (Outcome::Unknown, String::new()) };
+        if entry.machine.is_over() {
+            return (Outcome::Already, String::new());
+        }
+        // What was accepted in this very turn has not begun, and does not.
+        self.turn.accepted.retain(|accepted| accepted != id);
+        self.step(id, Event::Stop { by: by.clone(), grace_ms });
+        (Outcome::Done, String::new())
+    }
+
+    fn remove(&mut self, id: &str, force: bool) -> (Outcome, String) {
+        let Some(entry) = self.entries.get_mut(id) else { return (Outcome::Unknown, String::new()) };
+        if entry.machine.is_over() {
+            self.forget(id);
+            return (Outcome::Done, String::new());
+        }
+        if !force {
+            let state = entry.machine.state().name();
+            return (Outcome::Refused, format!("it is {state}: stop it first, or use force"));
+        }
+        entry.removing = true;
+        self.changed(id);
+        self.stop(id, &StoppedBy::Client("removed".into()), Some(0))
+    }
+
+    fn list(&self, app: &str, ids: &[String], with_specs: bool) -> Vec<v1::Instance> {
+        let show = |(id, entry): (&String, &Entry)| entry.message(id, &self.cgroups, with_specs);
+        if !ids.is_empty() {
+            let found = ids.iter().filter_map(|given| self.entries.get_key_value(&self.find(given).ok()?));
+            return found.map(show).collect();
+        }
+        let of_app = |entry: &Entry| app.is_empty() || entry.app == app;
+        self.entries.iter().filter(|(_, entry)| of_app(entry)).map(show).collect()
+    }
+
+    fn drain(&mut self, grace_ms: Option<u64>, cancel: bool, answer: oneshot::Sender<()>) {
+        self.set_draining(!cancel);
+        self.record(&Record::Draining(self.draining));
+        if !cancel {
+            let live: Vec<_> = self.entries.iter().filter(|(_, entry)| !entry.machine.is_over()).collect();
+            let ids: Vec<String> = live.into_iter().map(|(id, _)| id.clone()).collect();
+            for id in ids {
+                self.stop(&id, &StoppedBy::Drain, grace_ms);
+            }
+        }
+        self.turn.is_durable = true;
+        self.turn.answers.push(Box::new(move |_| {
+            let _ = answer.send(());
+        }));
+    }
+
+    pub(super) fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
+        self.parts.books.service().set_draining(draining);
+    }
+
+    fn look(&self) -> Look {
+        let count = |is: &dyn Fn(&State) -> bool| {
+            let entries = self.entries.values().filter(|entry| is(entry.machine.state()));
+            u32::try_from(entries.count()).unwrap_or(u32::MAX)
+        };
+        Look {
+            known_count: count(&|_| true),
+            live_count: count(&|state| *state != State::Exited),
+            running_count: count(&|state| matches!(state, State::Running { .. })),
+            is_draining: self.draining,
+            journal_bytes: self.parts.journal.bytes(),
+        }
+    }
+}

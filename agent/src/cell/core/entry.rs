@@ -1,0 +1,140 @@
+//! What the core keeps of one instance.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use celda_api::cell::v1;
+
+use crate::cell::config::Config;
+use crate::cell::holder::{Ended, Running};
+use crate::cell::instance::{Cause, Machine};
+use crate::cell::journal::Kept;
+use crate::cell::place::Place;
+use crate::cell::view::Shown;
+use crate::cell::wish::Wish;
+
+/// One instance.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) app: String,
+    pub(super) index: u32,
+    pub(super) created_ms: u64,
+    /// Of the ledger; 0 when it was given back.
+    pub(super) reservation: u64,
+    pub(super) wish: Arc<Wish>,
+    pub(super) machine: Machine,
+    /// It is forgotten as soon as it has ended.
+    pub(super) removing: bool,
+    /// Of the attempt that is under way, unless it was adopted.
+    pub(super) place: Option<Place>,
+    /// Of the container that runs.
+    pub(super) running: Option<Running>,
+    /// Spec and filter of the container that runs.
+    pub(super) body: Option<Arc<OwnedFd>>,
+    /// An end that was faster than the news of its start.
+    pub(super) early_end: Option<Ended>,
+    /// When the attempt that is under way began.
+    pub(super) begun_at: Instant,
+}
+
+impl Entry {
+    pub(super) fn new(kept: Kept, wish: Arc<Wish>) -> Self {
+        let Kept { app, index, reservation, created_ms, removing, machine, .. } = kept;
+        Self {
+            app,
+            index,
+            created_ms,
+            reservation,
+            wish,
+            machine,
+            removing,
+            place: None,
+            running: None,
+            body: None,
+            early_end: None,
+            begun_at: Instant::now(),
+        }
+    }
+
+    pub(super) fn kept(&self, id: &str) -> Kept {
+        Kept {
+            id: id.to_owned(),
+            app: self.app.clone(),
+            index: self.index,
+            spec: self.wish.digest.clone(),
+            reservation: self.reservation,
+            created_ms: self.created_ms,
+            removing: self.removing,
+            machine: self.machine.clone(),
+        }
+    }
+
+    pub(super) fn message(&self, id: &str, cgroups: &Path, with_spec: bool) -> v1::Instance {
+        let container = container(id, self.machine.attempt());
+        let cgroup = self.running.as_ref().map(|_| cgroups.join(container).display().to_string());
+        let shown = Shown {
+            id,
+            app: &self.app,
+            index: self.index,
+            wish: &self.wish,
+            machine: &self.machine,
+            pid: self.running.as_ref().map_or(0, |running| running.pid),
+            reservation: self.reservation,
+            created_ms: self.created_ms,
+            cgroup: cgroup.unwrap_or_default(),
+        };
+        shown.message(with_spec)
+    }
+
+    /// When it is forgotten, if it has ended for good.
+    pub(super) fn expires_ms(&self, config: &Config) -> Option<u64> {
+        let ttl_ms = self.wish.result_ttl_ms.unwrap_or(config.limits.ended_ttl_s * 1000);
+        self.machine.is_over().then(|| self.machine.changed_ms().saturating_add(ttl_ms))
+    }
+}
+
+/// The id of an attempt's container.
+pub(super) fn container(id: &str, attempt: u32) -> String {
+    format!("{id}-{attempt}")
+}
+
+/// The instance and the attempt that a container is of.
+pub(super) fn of_container(container: &str) -> Option<(&str, u32)> {
+    let (id, attempt) = container.rsplit_once('-')?;
+    Some((id, attempt.parse().ok()?))
+}
+
+/// How a container ended, as the reason of an end.
+pub(super) fn cause(ended: Ended) -> Cause {
+    let Ended { status, kills_count, own_limit, at_ms: _ } = ended;
+    match (kills_count, u8::try_from(status)) {
+        (0, Ok(code)) => Cause::Exit { code },
+        (0, Err(_)) => Cause::Signal { signal: status.saturating_neg() },
+        (kills_count, _) => Cause::OutOfMemory { kills_count, own_limit },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_named_by_instance_and_attempt() {
+        for (id, attempt) in [("web", 1), ("web-1", 2), ("a.b_c-", 30)] {
+            assert_eq!(of_container(&container(id, attempt)), Some((id, attempt)));
+        }
+        for other in ["web", "web-", "web-x", ""] {
+            assert_eq!(of_container(other), None);
+        }
+    }
+
+    #[test]
+    fn ends_are_told_apart() {
+        let ended = |status, kills_count| Ended { status, kills_count, own_limit: true, at_ms: 0 };
+        assert_eq!(cause(ended(3, 0)), Cause::Exit { code: 3 });
+        assert_eq!(cause(ended(-9, 0)), Cause::Signal { signal: 9 });
+        assert_eq!(cause(ended(-9, 2)), Cause::OutOfMemory { kills_count: 2, own_limit: true });
+    }
+}

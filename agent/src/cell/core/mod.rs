@@ -1,0 +1,264 @@
+//! The one thread that owns all instances: events in, journal, then effects.
+//!
+//! ```text
+//! calls (service) ──┐                   ┌─> journal: one frame, one sync for the whole turn
+//! results (workers) ┼─> turn: machines ─┼─> events for who watches, answers for who called
+//! ends (holder) ────┤   step            └─> effects: jobs for workers, signals, ledger
+//! time ─────────────┘
+//! ```
+//! A turn takes what has come meanwhile, so the busier the cell is, the more instances share one sync. Nothing is
+//! answered or done before the turn is in the journal. Nothing here waits but for the journal: what waits for the kernel
+//! is a worker's.
+
+mod adopt;
+mod calls;
+mod effects;
+mod entry;
+mod turn;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+pub use calls::{Call, Look, Outcomes, Wanted};
+
+use super::books::Books;
+use super::config::Config;
+use super::error::{CellError, Result};
+use super::events::Events;
+use super::holder::{Ended, News, Started};
+use super::instance::{Cause, Event};
+use super::journal::Journal;
+use super::metrics::Metrics;
+use super::place::{Ground, Place};
+use super::wish::Wish;
+use super::work::Workers;
+use entry::Entry;
+use turn::Turn;
+
+/// What one turn takes at most: its journal frame stays below a megabyte or two.
+const INPUTS_PER_TURN_MAX: usize = 1024;
+/// How often images that nobody uses are looked for, and at the latest something is.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What comes to the core.
+#[derive(Debug)]
+pub enum Input {
+    /// Somebody calls.
+    Call(Call),
+    /// A worker prepared an attempt, or could not.
+    Prepared {
+        /// The instance.
+        id: String,
+        /// Which attempt.
+        attempt: u32,
+        /// Its place, or why there is none.
+        result: std::result::Result<Box<Place>, Cause>,
+    },
+    /// A worker had the holder start it, or could not.
+    Started {
+        /// The instance.
+        id: String,
+        /// Which attempt.
+        attempt: u32,
+        /// Its place.
+        place: Box<Place>,
+        /// What came of it; an error: the holder is gone.
+        result: Result<Started>,
+    },
+    /// The holder has news.
+    News(News),
+    /// The holder is gone, and what runs with it.
+    HolderGone(CellError),
+    /// The agent ends; what runs goes on.
+    Quit,
+}
+
+/// What the core works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The configuration.
+    pub config: Config,
+    /// What places are made from.
+    pub ground: Arc<Ground>,
+    /// Who does what waits.
+    pub workers: Workers,
+    /// The ledger.
+    pub books: Books,
+    /// What happened.
+    pub events: Arc<Events>,
+    /// What was asked for.
+    pub journal: Journal,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The way in, for workers to answer by.
+    pub sender: Sender<Input>,
+    /// And its other end.
+    pub inputs: Receiver<Input>,
+}
+
+/// All instances, and who works for them.
+#[derive(Debug)]
+pub struct Core {
+    parts: Parts,
+    entries: BTreeMap<String, Entry>,
+    /// By digest; instances of one batch share one.
+    wishes: HashMap<String, Arc<Wish>>,
+    /// When something is to be looked at: time in milliseconds since 1970, and whose.
+    timers: BinaryHeap<Reverse<(u64, String)>>,
+    draining: bool,
+    turn: Turn,
+    swept_at: Instant,
+    cgroups: PathBuf,
+}
+
+impl Core {
+    /// A core without instances.
+    pub fn new(parts: Parts) -> Self {
+        let cgroups = parts.ground.hierarchy.parent();
+        Self {
+            parts,
+            entries: BTreeMap::new(),
+            wishes: HashMap::new(),
+            timers: BinaryHeap::new(),
+            draining: false,
+            turn: Turn::default(),
+            swept_at: Instant::now(),
+            cgroups,
+        }
+    }
+
+    /// Works until it is told to quit.
+    ///
+    /// # Errors
+    /// [`CellError::Io`] when the journal cannot be synced, [`CellError::Holder`] when the holder is gone: what runs goes
+    /// on, and the next agent takes it over.
+    pub fn run(mut self) -> Result<()> {
+        loop {
+            self.finish_turn()?;
+            let mut next = match self.parts.inputs.recv_timeout(self.until_next()) {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            for _ in 0..INPUTS_PER_TURN_MAX {
+                let Some(input) = next else { break };
+                match input {
+                    Input::Quit => return self.finish_turn(),
+                    Input::HolderGone(error) | Input::Started { result: Err(error), .. } => {
+                        self.finish_turn()?;
+                        return Err(error);
+                    }
+                    input => self.take(input),
+                }
+                next = self.parts.inputs.try_recv().ok();
+            }
+            self.look_at_time();
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Call(call) => self.call(call),
+            Input::Prepared { id, attempt, result } => self.prepared(&id, attempt, result),
+            Input::Started { id, attempt, place, result: Ok(started) } => {
+                self.started(&id, attempt, *place, started);
+            }
+            Input::News(News::Ended { id, ended }) => self.ended(&id, ended),
+            Input::News(News::There { .. }) => {} // only before the core begins, see `adopt`
+            Input::Started { result: Err(_), .. } | Input::HolderGone(_) | Input::Quit => {} // the loop's
+        }
+    }
+
+    fn prepared(&mut self, id: &str, attempt: u32, result: std::result::Result<Box<Place>, Cause>) {
+        let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.machine.attempt() == attempt) else {
+            tracing::warn!(id, attempt, "prepared, and nobody wants it");
+            return;
+        };
+        match result {
+            Ok(place) => {
+                entry.machine.policy.stop_signal = place.stop_signal();
+                entry.body = Some(Arc::clone(place.body()));
+                entry.place = Some(*place);
+                self.step(id, Event::Prepared);
+            }
+            Err(cause) => self.step(id, Event::Failed(cause)),
+        }
+    }
+
+    fn started(&mut self, id: &str, attempt: u32, place: Place, started: Started) {
+        let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.machine.attempt() == attempt) else {
+            tracing::warn!(id, attempt, "started, and nobody wants it");
+            return;
+        };
+        entry.place = Some(place);
+        match started {
+            Ok((running, stages_us)) => {
+                self.parts.metrics.started(stages_us, entry.begun_at.elapsed());
+                entry.running = Some(running);
+                let early_end = entry.early_end.take();
+                self.step(id, Event::Started);
+                if let Some(ended) = early_end {
+                    self.end(id, ended);
+                }
+            }
+            Err((status, why)) => self.step(id, Event::Failed(Cause::Failed { status, why })),
+        }
+    }
+
+    /// A container ended. It may be faster than the news of its start.
+    fn ended(&mut self, container: &str, ended: Ended) {
+        let Some((id, attempt)) = entry::of_container(container) else { return };
+        let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.machine.attempt() == attempt) else {
+            return;
+        };
+        if entry.running.is_none() {
+            entry.early_end = Some(ended);
+            return;
+        }
+        let id = id.to_owned();
+        self.end(&id, ended);
+    }
+
+    fn end(&mut self, id: &str, ended: Ended) {
+        let cause = entry::cause(ended);
+        self.parts.metrics.ended(&cause);
+        self.step_at(id, Event::Ended(cause), ended.at_ms);
+    }
+
+    fn until_next(&self) -> Duration {
+        let until_ms = self.timers.peek().map(|Reverse((at_ms, _))| at_ms.saturating_sub(now_ms()));
+        until_ms.map_or(SWEEP_INTERVAL, |ms| Duration::from_millis(ms).min(SWEEP_INTERVAL))
+    }
+
+    fn look_at_time(&mut self) {
+        let now = now_ms();
+        while let Some(Reverse((at_ms, _))) = self.timers.peek()
+            && *at_ms <= now
+        {
+            let Some(Reverse((_, id))) = self.timers.pop() else { break };
+            let Some(entry) = self.entries.get(&id) else { continue };
+            if entry.machine.is_over() {
+                if entry.expires_ms(&self.parts.config).is_some_and(|expires_ms| expires_ms <= now) {
+                    self.forget(&id);
+                }
+            } else if entry.machine.wakes_at_ms().is_some_and(|wakes_ms| wakes_ms <= now) {
+                self.step(&id, Event::Tick);
+            }
+        }
+        if self.swept_at.elapsed() >= SWEEP_INTERVAL {
+            self.swept_at = Instant::now();
+            let images = Arc::clone(&self.parts.ground.images);
+            self.parts.workers.give(Box::new(move |_| images.sweep()));
+        }
+    }
+}
+
+/// Milliseconds since 1970: what is kept over a restart is in this time.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}

@@ -1,0 +1,279 @@
+//! The holder's process: a thread for each connection, one for all pidfds, a few that reap.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+
+use super::body::Body;
+use super::message::{Answer, Ask, VERSION, words};
+use super::socket::{self, Connection, Packet};
+use super::table::{self, Entry, Table};
+use crate::cell::error::{CellError, Result};
+use crate::sandbox::cgroup::Hierarchy;
+use crate::sandbox::{Request, SandboxError, Stdio, plan};
+
+/// Connections at once: the agent has one for each worker, and one that attends.
+const CONNECTIONS_COUNT_MAX: u32 = 512;
+/// Threads that wait for containers' ends: a cgroup that does not go holds one of them for two seconds.
+const REAPERS_COUNT: usize = 4;
+/// How long a holder without container and agent waits for one of them.
+const IDLE_WAIT: Duration = Duration::from_secs(2);
+/// Pidfds looked at in one go.
+const EVENTS_COUNT: usize = 256;
+
+struct Server {
+    table: Table,
+    hierarchy: Hierarchy,
+    epoll: OwnedFd,
+    /// Containers by the number that epoll knows them by.
+    watched: Mutex<std::collections::HashMap<u64, String>>,
+    next_watch: AtomicU64,
+    connections: AtomicU32,
+    /// Wakes the thread that accepts.
+    wake: OwnedFd,
+}
+
+/// Serves agents on `directory`/holder.sock until no container and no agent is left.
+///
+/// # Errors
+/// [`CellError::Io`] when it cannot begin; [`CellError::Held`] when another holder is there.
+pub fn serve(directory: &Path) -> Result<()> {
+    let failed = |action| CellError::io(action, directory);
+    // Not in the agent's session: a signal to its terminal is none to the containers.
+    let _ = rustix::process::setsid();
+    raise_files_limit();
+    let path = directory.join("holder.lock");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let lock = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))
+        .map_err(|errno| CellError::io("open", &path)(errno.into()))?;
+    if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Err(CellError::Held { path });
+    }
+    let hierarchy =
+        Hierarchy::find().map_err(|error| failed("find the cgroups of")(io::Error::other(error)))?;
+    let socket_path = directory.join("holder.sock");
+    let listener = socket::listen(&socket_path).map_err(failed("listen in"))?;
+    let eventfd = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+    let server = Arc::new(Server {
+        table: Table::default(),
+        hierarchy,
+        epoll: epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(|errno| failed("watch in")(errno.into()))?,
+        watched: Mutex::default(),
+        next_watch: AtomicU64::new(0),
+        connections: AtomicU32::new(0),
+        wake: eventfd().map_err(|errno| failed("watch in")(errno.into()))?,
+    });
+    server.clone().watch().map_err(failed("start threads in"))?;
+    server.accept_all(&listener).map_err(failed("accept in"))?;
+    // Unlinked while the lock is held: the next holder's socket is not taken away.
+    let _ = std::fs::remove_file(&socket_path);
+    Ok(())
+}
+
+/// A few descriptors for each container: as many as are allowed.
+pub(super) fn raise_files_limit() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+}
+
+impl Server {
+    /// The threads that learn of ends and reap.
+    fn watch(self: Arc<Self>) -> io::Result<()> {
+        let (ended, ends) = crossbeam_channel::unbounded::<String>(); // no more than there are containers
+        for _ in 0..REAPERS_COUNT {
+            let (server, ends) = (Arc::clone(&self), ends.clone());
+            std::thread::Builder::new().name("reaper".into()).spawn(move || {
+                for id in ends {
+                    if let Some(container) = server.table.take(&id) {
+                        server.table.ended(&id, table::reap(&id, container));
+                        server.wake();
+                    }
+                }
+            })?;
+        }
+        let server = self;
+        std::thread::Builder::new().name("pidfds".into()).spawn(move || {
+            let mut events = Vec::with_capacity(EVENTS_COUNT);
+            loop {
+                events.clear();
+                let spare = rustix::buffer::spare_capacity(&mut events);
+                match epoll::wait(&server.epoll, spare, None) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(errno) => {
+                        eprintln!("celda holder: wait for pidfds: {errno}");
+                        std::process::exit(1);
+                    }
+                }
+                for event in &events {
+                    let number = event.data.u64();
+                    let id = server.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+                    if let Some(id) = id {
+                        let _ = ended.send(id);
+                    }
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// Accepts until nobody is left.
+    fn accept_all(self: Arc<Self>, listener: &OwnedFd) -> io::Result<()> {
+        let idle_wait = Timespec { tv_sec: IDLE_WAIT.as_secs() as i64, tv_nsec: 0 };
+        loop {
+            let is_idle = self.connections.load(Ordering::SeqCst) == 0 && self.table.is_empty();
+            let wait = is_idle.then_some(&idle_wait);
+            let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&self.wake, PollFlags::IN)];
+            let ready = match poll(&mut fds, wait) {
+                Err(Errno::INTR) => continue,
+                answer => answer?,
+            };
+            if ready == 0 {
+                return Ok(());
+            }
+            let (accepts, is_woken) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+            if is_woken {
+                let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+            }
+            if !accepts {
+                continue;
+            }
+            let Some(connection) = socket::accept(listener.as_fd())? else { continue };
+            if self.connections.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS_COUNT_MAX {
+                self.connections.fetch_sub(1, Ordering::SeqCst);
+                continue;
+            }
+            let server = Arc::clone(&self);
+            std::thread::Builder::new().name("agent".into()).spawn(move || {
+                let connection = Arc::new(connection);
+                if let Err(error) = server.attend(&connection) {
+                    eprintln!("celda holder: {error}");
+                }
+                server.table.leave(&connection);
+                drop(connection);
+                server.connections.fetch_sub(1, Ordering::SeqCst);
+                server.wake();
+            })?;
+        }
+    }
+
+    /// Answers one connection until its end.
+    fn attend(&self, connection: &Arc<Connection>) -> io::Result<()> {
+        while let Some(Packet { message, fds }) = connection.receive::<Ask>()? {
+            match message {
+                Ask::Hello { version: _ } => connection.send(&Answer::Hello { version: VERSION }, &[])?,
+                Ask::Start { id, init } => match self.start(&id, init, fds) {
+                    Ok(started) => started.tell(connection)?,
+                    Err(error) => {
+                        let answer = Answer::Failed { status: error.status(), why: words(&error) };
+                        connection.send(&answer, &[])?;
+                    }
+                },
+                Ask::Kill { id } => {
+                    self.table.kill(&id);
+                    connection.send(&Answer::Done, &[])?;
+                }
+                Ask::Forget { id } => {
+                    self.table.forget(&id);
+                    connection.send(&Answer::Done, &[])?;
+                }
+                Ask::Attend => self.table.attend(connection)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn start(
+        &self,
+        id: &str,
+        init: bool,
+        mut fds: Vec<OwnedFd>,
+    ) -> std::result::Result<Started, SandboxError> {
+        let parent = |action| move |source| SandboxError::Parent { action, source };
+        let network = if fds.len() > 4 { fds.pop() } else { None };
+        let [body, rootfs, lock, lease] =
+            Packet::<Ask>::take(fds).map_err(parent("take a container's descriptors"))?;
+        if self.table.has(id) {
+            return Err(parent("start a container")(io::Error::other(format!("{id} is there already"))));
+        }
+        let Body { spec, seccomp } = Body::read(&body).map_err(parent("read a container's spec"))?;
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from);
+        let (output, output_in) = pipe().map_err(parent("make the pipe of standard output"))?;
+        let (error, error_in) = pipe().map_err(parent("make the pipe of standard error"))?;
+        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| parent("open /dev/null")(errno.into()))?;
+        let cgroup = self.hierarchy.create(id, &resources)?;
+        let request = Request {
+            id: id.to_owned(),
+            spec,
+            rootfs,
+            stdio: Stdio::Files([null, output_in, error_in]),
+            cgroup: Some(cgroup),
+            network,
+            seccomp,
+            init,
+            dies_with_caller: false,
+        };
+        let container = plan(request)?.start()?;
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(parent("copy a container's descriptor"));
+        let pidfd = container.pidfd().try_clone_to_owned().map_err(parent("copy a pidfd"))?;
+        let started = Started {
+            pid: container.pid(),
+            cloned_us: container.timings().cloned_us,
+            executed_us: container.timings().executed_us,
+            fds: [copy(&pidfd)?, copy(&output)?, copy(&error)?],
+        };
+        let entry = Entry {
+            pid: container.pid(),
+            pidfd,
+            output,
+            error,
+            body,
+            _locks: [lock, lease],
+            container: Some(container),
+            ended: None,
+            is_forgotten: false,
+        };
+        let watched = self.table.add(id, entry, |pidfd| self.watch_one(id, pidfd));
+        watched.map_err(parent("watch a pidfd"))?;
+        Ok(started)
+    }
+
+    fn watch_one(&self, id: &str, pidfd: &OwnedFd) -> io::Result<()> {
+        let number = self.next_watch.fetch_add(1, Ordering::Relaxed);
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(number, id.to_owned());
+        let data = epoll::EventData::new_u64(number);
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
+        Ok(epoll::add(&self.epoll, pidfd, data, flags)?)
+    }
+}
+
+struct Started {
+    pid: i32,
+    cloned_us: u64,
+    executed_us: u64,
+    fds: [OwnedFd; 3],
+}
+
+impl Started {
+    fn tell(&self, connection: &Connection) -> io::Result<()> {
+        let Self { pid, cloned_us, executed_us, fds } = self;
+        let answer = Answer::Started { pid: *pid, cloned_us: *cloned_us, executed_us: *executed_us };
+        connection.send(&answer, &fds.each_ref().map(|fd| fd.as_fd()))
+    }
+}

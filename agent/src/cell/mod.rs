@@ -1,0 +1,39 @@
+//! The cell: a daemon that keeps instances and tasks running, tells the truth about them, and survives its own death.
+//!
+//! ```text
+//!  callers ──gRPC──> service ──Call──> core (one thread owns all instances) ──Job──> workers ──> holder ──clone3──> container
+//!  auctioneers ────> books (ledger)      │  instance: (event, now) -> effects         │ place: root, network, spec
+//!                                        │  journal: on disk before it is acted on    └ image: leased, mounted, pulled
+//!                                        └─ events: what Watch reads      <── ends ── holder: parent of all containers
+//! ```
+//! | room | its one job |
+//! |---|---|
+//! | [`instance`] | the state machine of an instance or a task; pure |
+//! | [`journal`] | what was asked for and what became of it, on disk |
+//! | [`holder`] | the process that containers are children of, so that the agent may die |
+//! | [`core`] | events to machines, machines' effects to workers |
+//! | [`wish`] | a message of the API as checked types |
+//! | [`image`], [`place`] | what a container runs from and in |
+//! | [`books`] | the cell's side of the auction |
+//! | [`events`], [`view`], [`metrics`] | what is shown |
+//! | [`service`], [`agent`] | the API, and the daemon around all |
+//! | [`config`] | its TOML file |
+
+pub mod agent;
+pub mod books;
+pub mod config;
+pub mod core;
+pub mod error;
+pub mod events;
+pub mod holder;
+pub mod image;
+pub mod instance;
+pub mod journal;
+pub mod metrics;
+pub mod place;
+pub mod service;
+pub mod view;
+pub mod wish;
+pub mod work;
+
+pub use error::CellError;

@@ -1,0 +1,217 @@
+//! What one container runs in and from: root, network, spec; made ready, started, given back.
+//!
+//! ```text
+//! prepare: root (spare or new) -> spec -> files laid out -> settled -> network -> body      on a worker
+//! launch:  mounted again, handed to the holder with the locks                               on a worker
+//! clean:   the holder lets go -> root and network to the next container, or removed         on a worker
+//! ```
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use celda_layerfs::mount::{Root, remove_container};
+
+use super::error::CellError;
+use super::holder::{Body, Handed, Holder, Started};
+use super::image::{Image, Images};
+use super::instance::Cause;
+use super::wish::Wish;
+use crate::sandbox::cgroup::Hierarchy;
+use crate::sandbox::seccomp::BpfInstruction;
+use crate::sandbox::{NetworkNamespaces, Stdio, is_sealed};
+use crate::spec::{self, Built, Host, Network, SeccompChoice};
+use crate::{Error, Result, root};
+
+/// What all places are made from.
+#[derive(Debug)]
+pub struct Ground {
+    /// Images.
+    pub images: Arc<Images>,
+    /// `ROOT`.
+    pub root: PathBuf,
+    /// `ROOT/cell/layers`: writable layers, apart from those of `celda run`, which are nobody's when it ends.
+    pub layers: PathBuf,
+    /// cgroup v2.
+    pub hierarchy: Hierarchy,
+    networks: NetworkNamespaces,
+    /// celda's own filter, compiled, by the capabilities that it depends on.
+    filters: Mutex<HashMap<u64, Arc<[BpfInstruction]>>>,
+}
+
+/// Sets of capabilities whose filter is remembered.
+const FILTERS_COUNT_MAX: usize = 64;
+
+impl Ground {
+    /// Ground in the store `root`, with so many networks kept ready.
+    ///
+    /// # Errors
+    /// When there is no cgroup v2, or no thread.
+    pub fn new(images: Arc<Images>, root: PathBuf, networks_count: u32) -> Result<Self> {
+        Ok(Self {
+            images,
+            layers: root.join("cell/layers"),
+            root,
+            hierarchy: Hierarchy::find()?,
+            networks: NetworkNamespaces::new(networks_count as usize)?,
+            filters: Mutex::default(),
+        })
+    }
+
+    fn filter(&self, built: &Built) -> Result<Option<Arc<[BpfInstruction]>>> {
+        if built.seccomp != SeccompChoice::Builtin {
+            return Ok(spec::filter(built)?.map(Into::into));
+        }
+        let caps = spec::bounding(built).bits();
+        let lock = || self.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(filter) = lock().get(&caps) {
+            return Ok(Some(Arc::clone(filter)));
+        }
+        let filter: Option<Arc<[BpfInstruction]>> = spec::filter(built)?.map(Into::into);
+        let mut filters = lock();
+        if let (Some(filter), true) = (&filter, filters.len() < FILTERS_COUNT_MAX) {
+            filters.insert(caps, Arc::clone(filter));
+        }
+        Ok(filter)
+    }
+
+    /// Removes what a container left that no place of this agent stands for: one that was adopted, or half made.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn remove(&self, container: &str) -> Result<()> {
+        self.hierarchy.remove_stale(container)?;
+        Ok(remove_container(&self.layers, container)?)
+    }
+}
+
+/// The place of one container.
+#[derive(Debug)]
+pub struct Place {
+    image: Arc<Image>,
+    root: Root,
+    network: Option<OwnedFd>,
+    is_sealed: bool,
+    init: bool,
+    stop_signal: i32,
+    body: Arc<OwnedFd>,
+}
+
+impl Place {
+    /// Makes everything ready for the container `container` of instance `id`.
+    ///
+    /// # Errors
+    /// What is wrong with the wish, the image or the machine; nothing is left behind.
+    pub fn prepare(
+        ground: &Ground,
+        image: Arc<Image>,
+        wish: &Wish,
+        id: &str,
+        container: &str,
+    ) -> Result<Self> {
+        let (uids, gids) = spec::id_mappings(&wish.flags.userns)?;
+        let spare = if uids.is_empty() { image.roots.take() } else { None };
+        let mut root = match spare {
+            Some(root) => root,
+            None => {
+                let place = (ground.layers.as_path(), container);
+                root::create(ground.images.ladder(), image.lower.as_fd(), (&uids, &gids), place)?
+            }
+        };
+        match Self::fill(ground, &image, wish, id, &mut root) {
+            Ok((built, is_sealed, network)) => {
+                let Filled { body, stop_signal } = built;
+                let init = wish.flags.init;
+                Ok(Self { image, root, network, is_sealed, init, stop_signal, body })
+            }
+            Err(error) => {
+                root.remove()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(
+        ground: &Ground,
+        image: &Image,
+        wish: &Wish,
+        id: &str,
+        root: &mut Root,
+    ) -> Result<(Filled, bool, Option<OwnedFd>)> {
+        let mut host = Host::here(&ground.root, root.path());
+        // The agent's environment is nobody's business.
+        host.env.clear();
+        let flags = spec::RunFlags { id: id.to_owned(), ..wish.flags.clone() };
+        let built = spec::build(&image.record.config_json, &flags, root.overlay().as_fd(), &host)?;
+        built.prepare(root.overlay().as_fd())?;
+        let is_builtin = built.seccomp == SeccompChoice::Builtin;
+        let is_sealed = is_sealed(&built.spec, &Stdio::Pipes, is_builtin);
+        if is_sealed {
+            root.settle()?;
+        }
+        // A user namespace must own its network, which is made with it.
+        let is_own_network = wish.flags.network == Network::None
+            && built.spec.linux().as_ref().is_some_and(|linux| linux.uid_mappings().is_none());
+        let network = if is_own_network { Some(ground.networks.take()?) } else { None };
+        let filter = ground.filter(&built)?;
+        let body = Body::write(&built.spec, filter.as_deref()).map_err(Error::io("write down", "a spec"))?;
+        let filled = Filled { body: Arc::new(body), stop_signal: built.stop_signal };
+        Ok((filled, is_sealed, network))
+    }
+
+    /// The signal that asks the container to end.
+    pub fn stop_signal(&self) -> i32 {
+        self.stop_signal
+    }
+
+    /// Spec and filter, see [`Body`].
+    pub fn body(&self) -> &Arc<OwnedFd> {
+        &self.body
+    }
+
+    /// Has the holder start the container.
+    ///
+    /// # Errors
+    /// [`CellError`] when the holder is gone; that the container does not run is no error but an answer.
+    pub fn launch(&mut self, holder: &Holder, container: &str) -> std::result::Result<Started, CellError> {
+        let rootfs = match self.root.mount() {
+            Ok(rootfs) => rootfs,
+            Err(error) => return Ok(Err((125, error.to_string()))),
+        };
+        let handed = Handed {
+            body: self.body.as_fd(),
+            rootfs: rootfs.as_fd(),
+            lock: self.root.lock(),
+            lease: self.image.lease.file().as_fd(),
+            network: self.network.as_ref().map(|network| network.as_fd()),
+        };
+        holder.start(container, self.init, &handed)
+    }
+
+    /// Gives root and network to the next container, if this one, which has ended, left them as they were and
+    /// `was_entered` by nobody.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn clean(self, ground: &Ground, was_entered: bool) -> Result<()> {
+        let Self { image, root, network, is_sealed, .. } = self;
+        if !is_sealed || was_entered {
+            return Ok(root.remove()?);
+        }
+        if let Some(network) = network {
+            ground.networks.give_back(network);
+        }
+        Ok(image.roots.give_back(root)?)
+    }
+}
+
+struct Filled {
+    body: Arc<OwnedFd>,
+    stop_signal: i32,
+}
+
+/// An error as the reason of an end.
+pub fn failed(error: &Error) -> Cause {
+    Cause::Failed { status: error.status(), why: error.to_string() }
+}

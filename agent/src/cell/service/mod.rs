@@ -1,0 +1,215 @@
+//! The cell's API over gRPC: `celda.cell.v1.Cell`, beside the auction's own service, on one unix socket.
+//!
+//! ```text
+//! message ── checked here ──> Call ──> core ──> answer
+//!                              Watch, Drain: streams that read the ring of events, each with a place among streams_max
+//! ```
+//! A stream's messages are made as its peer takes them: one that stalls costs its place and two messages.
+
+mod check;
+mod streams;
+mod usage;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use celda_api::cell::v1;
+use celda_api::cell::v1::cell_server::{Cell, CellServer};
+use celda_auction::wire::resources_message;
+use crossbeam_channel::Sender;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tonic::{Request, Response, Status};
+
+use super::books::Books;
+use super::config::Config;
+use super::core::{Call, Input, Look};
+use super::events::Events;
+use super::metrics::Metrics;
+use super::place::Ground;
+use super::work::Workers;
+pub use streams::Stream;
+
+/// Bytes of a request.
+pub const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Bytes of an answer: a list of all instances that a cell may keep, with specs.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// How long a unary call may take.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the service works with. Clones are the same service.
+#[derive(Debug, Clone)]
+pub struct Service(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    ground: Arc<Ground>,
+    books: Books,
+    events: Arc<Events>,
+    metrics: Arc<Metrics>,
+    workers: Workers,
+    core: Sender<Input>,
+    streams: Arc<Semaphore>,
+    /// True when the agent ends: open streams end too.
+    closing: watch::Sender<bool>,
+}
+
+/// The parts of a service.
+#[derive(Debug)]
+pub struct Parts {
+    /// The configuration.
+    pub config: Config,
+    /// Images and cgroups.
+    pub ground: Arc<Ground>,
+    /// The ledger.
+    pub books: Books,
+    /// What happened.
+    pub events: Arc<Events>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The workers' queues.
+    pub workers: Workers,
+    /// The way to the core.
+    pub core: Sender<Input>,
+}
+
+impl Service {
+    /// A service of these parts.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, ground, books, events, metrics, workers, core } = parts;
+        let streams = Arc::new(Semaphore::new(config.limits.streams_max as usize));
+        let closing = watch::Sender::new(false);
+        Self(Arc::new(Inner { config, ground, books, events, metrics, workers, core, streams, closing }))
+    }
+
+    /// With its limits on messages.
+    pub fn server(self) -> CellServer<Self> {
+        let server = CellServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX);
+        server.max_encoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// Ends the open streams.
+    pub fn close(&self) {
+        self.0.closing.send_replace(true);
+        self.0.books.service().close();
+    }
+
+    /// Has the core do something and waits for its answer.
+    async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<T, Status> {
+        let (answer, answered) = oneshot::channel();
+        let ends = || Status::unavailable("the agent ends: try again when it is back");
+        self.0.core.send(Input::Call(call(answer))).map_err(|_| ends())?;
+        tokio::time::timeout(CALL_DEADLINE, answered)
+            .await
+            .map_err(|_| Status::deadline_exceeded("the cell is busy: try again"))?
+            .map_err(|_| ends())
+    }
+
+    async fn look(&self) -> Result<Look, Status> {
+        self.ask(Call::Look).await
+    }
+}
+
+#[tonic::async_trait]
+impl Cell for Service {
+    type WatchStream = Stream<v1::WatchResponse>;
+    type DrainStream = Stream<v1::DrainResponse>;
+
+    async fn describe(
+        &self,
+        _: Request<v1::DescribeRequest>,
+    ) -> Result<Response<v1::DescribeResponse>, Status> {
+        let look = self.look().await?;
+        let Inner { config, ground, books, .. } = &*self.0;
+        let ladder = ground.images.ladder().info();
+        let controllers = ground.hierarchy.controllers().unwrap_or_default();
+        let kept = controllers.into_iter().filter(|controller| controller.missing.is_none());
+        Ok(Response::new(v1::DescribeResponse {
+            name: config.cell.name.clone(),
+            zone: config.cell.zone.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            kernel: ladder.kernel,
+            architecture: celda_layerfs::Platform::host().architecture,
+            mount: ladder.rung.into(),
+            capacity: Some(resources_message(&books.capacity())),
+            free: Some(resources_message(&books.free())),
+            running: look.running_count,
+            known: look.known_count,
+            draining: look.is_draining,
+            epoch: books.epoch(),
+            controllers: kept.map(|controller| controller.name.to_owned()).collect(),
+        }))
+    }
+
+    async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<v1::StartResponse>, Status> {
+        let wanted = check::wanted(request.into_inner(), &self.0.config.defaults).map_err(invalid)?;
+        let (outcomes, before) = self.ask(|answer| Call::Start(wanted, answer)).await?;
+        Ok(Response::new(v1::StartResponse { outcomes, token: self.0.events.token(before) }))
+    }
+
+    async fn stop(&self, request: Request<v1::StopRequest>) -> Result<Response<v1::StopResponse>, Status> {
+        let v1::StopRequest { ids, grace_ms, reason } = request.into_inner();
+        check::stop(&ids, grace_ms, &reason).map_err(invalid)?;
+        let grace_ms = grace_ms.map(u64::from);
+        let (outcomes, before) = self.ask(|answer| Call::Stop { ids, grace_ms, reason, answer }).await?;
+        Ok(Response::new(v1::StopResponse { outcomes, token: self.0.events.token(before) }))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::RemoveResponse>, Status> {
+        let v1::RemoveRequest { ids, force } = request.into_inner();
+        check::ids(&ids).map_err(invalid)?;
+        let (outcomes, before) = self.ask(|answer| Call::Remove { ids, force, answer }).await?;
+        Ok(Response::new(v1::RemoveResponse { outcomes, token: self.0.events.token(before) }))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        let v1::ListRequest { app, ids, running_only, with_specs } = request.into_inner();
+        check::ids(&ids).map_err(invalid)?;
+        let list = |answer| Call::List { app, ids, with_specs, answer };
+        let (mut instances, last) = self.ask(list).await?;
+        if running_only {
+            instances.retain(|instance| instance.status() == v1::Status::Running);
+        }
+        Ok(Response::new(v1::ListResponse { instances, token: self.0.events.token(last) }))
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let v1::WatchRequest { token, app, ids } = request.into_inner();
+        check::ids(&ids).map_err(invalid)?;
+        streams::watch(self, &token, app, ids).map(Response::new)
+    }
+
+    async fn stats(&self, request: Request<v1::StatsRequest>) -> Result<Response<v1::StatsResponse>, Status> {
+        let ids = request.into_inner().ids;
+        check::ids(&ids).map_err(invalid)?;
+        let (instances, _) =
+            self.ask(|answer| Call::List { app: String::new(), ids, with_specs: false, answer }).await?;
+        let read = move || instances.iter().filter_map(usage::read).collect();
+        let usages = tokio::task::spawn_blocking(read).await;
+        let usages = usages.map_err(|_| Status::internal("reading the cgroups panicked"))?;
+        Ok(Response::new(v1::StatsResponse { usages }))
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {
+        let v1::DrainRequest { grace_ms, cancel } = request.into_inner();
+        check::grace(grace_ms).map_err(invalid)?;
+        let grace_ms = grace_ms.map(u64::from);
+        self.ask(|answer| Call::Drain { grace_ms, cancel, answer }).await?;
+        streams::drain(self, cancel).map(Response::new)
+    }
+
+    async fn metrics(&self, _: Request<v1::MetricsRequest>) -> Result<Response<v1::MetricsResponse>, Status> {
+        let look = self.look().await?;
+        let Inner { metrics, books, workers, .. } = &*self.0;
+        let text = metrics.text(look, books, workers.waiting_count());
+        Ok(Response::new(v1::MetricsResponse { text }))
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn invalid(why: String) -> Status {
+    Status::invalid_argument(why)
+}

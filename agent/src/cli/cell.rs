@@ -1,0 +1,219 @@
+//! A cell's client, for commands: each call on a small runtime of its own, and how instances look in tables and JSON.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use celda_api::cell::v1;
+use celda_api::cell::v1::cell_client::CellClient;
+use tokio::runtime::Runtime;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+
+use super::cell_args::CellArgs;
+use super::context::Context;
+use super::output;
+use crate::cell::CellError;
+use crate::cell::service::{ANSWER_BYTES_MAX, CALL_DEADLINE, REQUEST_BYTES_MAX};
+use crate::{Error, Result};
+
+/// How long a cell has to take a connection.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// What a call's own deadline is below its client's.
+const DEADLINE: Duration = Duration::from_secs(CALL_DEADLINE.as_secs() + 5);
+
+/// A connection to a cell.
+pub(super) struct Client {
+    runtime: Runtime,
+    client: CellClient<Channel>,
+}
+
+impl Client {
+    /// Connects to the cell of the flags.
+    ///
+    /// # Errors
+    /// [`CellError::Call`] when there is none.
+    pub(super) fn connect(context: &Context, args: &CellArgs) -> Result<Self> {
+        let socket = args.socket.clone().unwrap_or_else(|| context.global.run.join("agent.sock"));
+        let failed = |why: String| CellError::Call {
+            what: format!("connect to the cell at {}", socket.display()),
+            why: format!("{why}; is `celda agent` running, and may this user talk to it?"),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(Error::io("start a runtime to talk to", &socket))?;
+        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()));
+        let endpoint = endpoint.map_err(|error| failed(error.to_string()))?.connect_timeout(CONNECT_DEADLINE);
+        let channel = runtime.block_on(endpoint.connect()).map_err(|error| failed(chain(&error)))?;
+        let client = CellClient::new(channel)
+            .max_encoding_message_size(REQUEST_BYTES_MAX)
+            .max_decoding_message_size(ANSWER_BYTES_MAX);
+        Ok(Self { runtime, client })
+    }
+
+    /// As [`connect`](Self::connect), if there is a socket at all.
+    pub(super) fn connect_if_up(context: &Context, args: &CellArgs) -> Result<Option<Self>> {
+        let socket = args.socket.clone().unwrap_or_else(|| context.global.run.join("agent.sock"));
+        if socket.exists() { Self::connect(context, args).map(Some) } else { Ok(None) }
+    }
+
+    pub(super) fn start(&self, request: v1::StartRequest) -> Result<v1::StartResponse> {
+        self.call("start", self.client.clone().start(within(request)))
+    }
+
+    pub(super) fn stop(&self, request: v1::StopRequest) -> Result<v1::StopResponse> {
+        self.call("stop", self.client.clone().stop(within(request)))
+    }
+
+    pub(super) fn remove(&self, request: v1::RemoveRequest) -> Result<v1::RemoveResponse> {
+        self.call("remove", self.client.clone().remove(within(request)))
+    }
+
+    pub(super) fn list(&self, request: v1::ListRequest) -> Result<v1::ListResponse> {
+        self.call("list", self.client.clone().list(within(request)))
+    }
+
+    pub(super) fn stats(&self, ids: Vec<String>) -> Result<v1::StatsResponse> {
+        self.call("read the use of", self.client.clone().stats(within(v1::StatsRequest { ids })))
+    }
+
+    pub(super) fn metrics(&self) -> Result<v1::MetricsResponse> {
+        self.call("read the metrics of", self.client.clone().metrics(within(v1::MetricsRequest {})))
+    }
+
+    /// Calls `each` with every message until it says false or the stream ends.
+    pub(super) fn watch(
+        &self,
+        request: v1::WatchRequest,
+        each: impl FnMut(v1::WatchResponse) -> bool,
+    ) -> Result<()> {
+        let opened = self.call("watch", self.client.clone().watch(Request::new(request)))?;
+        self.read("watch", opened, each)
+    }
+
+    /// Calls `each` with how many are left.
+    pub(super) fn drain(&self, request: v1::DrainRequest, mut each: impl FnMut(u32)) -> Result<()> {
+        let opened = self.call("drain", self.client.clone().drain(Request::new(request)))?;
+        self.read("drain", opened, |message| {
+            each(message.left);
+            true
+        })
+    }
+
+    fn call<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = std::result::Result<tonic::Response<T>, Status>>,
+    ) -> Result<T> {
+        let answered = self.runtime.block_on(call);
+        answered.map(tonic::Response::into_inner).map_err(|status| refused(what, &status))
+    }
+
+    fn read<T>(&self, what: &str, mut stream: Streaming<T>, mut each: impl FnMut(T) -> bool) -> Result<()> {
+        while let Some(message) =
+            self.runtime.block_on(stream.message()).map_err(|status| refused(what, &status))?
+        {
+            if !each(message) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn within<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+fn refused(what: &str, status: &Status) -> Error {
+    CellError::Call { what: format!("{what} on the cell"), why: status.message().to_owned() }.into()
+}
+
+/// An error with its reasons: tonic's own words end at "transport error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Prints the ids that something was done to, complains about the others, and says whether there were none.
+pub(super) fn report(outcomes: &[v1::Outcome]) -> bool {
+    use v1::outcome::Result::{Already, Done};
+    let mut is_good = true;
+    for outcome in outcomes {
+        if matches!(outcome.result(), Done | Already) {
+            output::line(&outcome.id);
+        } else {
+            is_good = false;
+            output::complain(&format_args!("{}: {}", outcome.id, outcome.detail));
+        }
+    }
+    is_good
+}
+
+/// The name of a status in tables: `running`.
+pub(super) fn status_name(status: v1::Status) -> String {
+    status.as_str_name().trim_start_matches("STATUS_").to_ascii_lowercase()
+}
+
+/// What an end was, in words.
+pub(super) fn end_words(end: &v1::End) -> String {
+    let by =
+        if end.stopped_by.is_empty() { String::new() } else { format!(", stopped by {}", end.stopped_by) };
+    let gave_up = if end.gave_up { ", given up" } else { "" };
+    format!("{}{by}{gave_up}", end.detail)
+}
+
+/// An instance as JSON.
+pub(super) fn instance_value(instance: &v1::Instance) -> serde_json::Value {
+    let end = instance.end.as_ref().map(|end| {
+        serde_json::json!({
+            "cause": end.cause().as_str_name().trim_start_matches("CAUSE_").to_ascii_lowercase(),
+            "code": end.code,
+            "detail": end.detail,
+            "stoppedBy": end.stopped_by,
+            "atMs": end.at_ms,
+            "ownLimit": end.own_limit,
+            "gaveUp": end.gave_up,
+        })
+    });
+    let mut value = serde_json::json!({
+        "id": instance.id,
+        "app": instance.app,
+        "index": instance.index,
+        "image": instance.image,
+        "task": instance.task,
+        "status": status_name(instance.status()),
+        "attempt": instance.attempt,
+        "crashes": instance.crashes,
+        "pid": instance.pid,
+        "reservation": instance.reservation,
+        "createdMs": instance.created_ms,
+        "changedMs": instance.changed_ms,
+        "nextStartMs": instance.next_start_ms,
+        "cgroup": instance.cgroup,
+        "end": end,
+    });
+    if let Some(spec) = &instance.spec {
+        let process = spec.process.clone().unwrap_or_default();
+        value["labels"] = serde_json::json!(spec.labels);
+        value["command"] = serde_json::json!(process.command);
+        value["env"] = serde_json::json!(process.env);
+    }
+    value
+}
+
+/// How long ago a time in milliseconds since 1970 was, in words: `3 min`.
+pub(super) fn age(at_ms: u64) -> String {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+    let seconds = now_ms.saturating_sub(at_ms) / 1000;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

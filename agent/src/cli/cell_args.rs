@@ -1,0 +1,130 @@
+//! The flags of `celda agent`, and of the commands that talk to a cell.
+#![allow(rustdoc::broken_intra_doc_links, reason = "the comments on flags are the words of --help")]
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+/// Seconds of grace that a flag may give: an hour.
+const GRACE_MAX_S: i64 = 3600;
+
+/// Which cell a command talks to.
+#[derive(Debug, Clone, Args)]
+pub struct CellArgs {
+    /// Socket of the cell [default: agent.sock in --run]
+    #[arg(long = "cell", value_name = "SOCKET", env = "CELDA_CELL", value_hint = ValueHint::FilePath)]
+    pub socket: Option<PathBuf>,
+}
+
+/// `celda agent`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Containers outlive the agent: they go on when it ends or is killed, and the next one takes them over. `celda drain` ends
+them. The configuration's fields, units, ranges and defaults are in docs/agent.toml.")]
+pub struct AgentArgs {
+    /// Configuration, TOML
+    #[arg(long, value_name = "FILE", env = "CELDA_CONFIG", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+}
+
+/// `celda holder`, which an agent starts.
+#[derive(Debug, Args)]
+pub struct HolderArgs {
+    /// Where its socket is
+    pub directory: PathBuf,
+}
+
+/// `celda ps`.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Those that have ended as well
+    #[arg(short, long)]
+    pub all: bool,
+    /// Print only the ids
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Of this app only
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub app: String,
+    /// The cell.
+    #[command(flatten)]
+    pub cell: CellArgs,
+}
+
+/// `celda stop`.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Ids, or beginnings of at least four characters
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Seconds from the stop signal to the kill [default: the instance's]
+    #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=GRACE_MAX_S))]
+    pub time: Option<u32>,
+    /// The cell.
+    #[command(flatten)]
+    pub cell: CellArgs,
+}
+
+/// `celda rm`.
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Ids, or beginnings of at least four characters
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Kill those that run
+    #[arg(short, long)]
+    pub force: bool,
+    /// The cell.
+    #[command(flatten)]
+    pub cell: CellArgs,
+}
+
+/// `celda events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Begin after this token, which --json prints with each event [default: now]
+    #[arg(long, value_name = "TOKEN", default_value = "")]
+    pub since: String,
+    /// Of this app only
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub app: String,
+    /// The cell.
+    #[command(flatten)]
+    pub cell: CellArgs,
+}
+
+/// `celda stats`.
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Ids; all that run by default
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Print once, with no share of CPU, instead of every second
+    #[arg(long)]
+    pub no_stream: bool,
+    /// The cell.
+    #[command(flatten)]
+    pub cell: CellArgs,
+}
+
+/// `celda metrics`.
+#[derive(Debug, Args)]
+pub struct MetricsArgs {
+    /// The cell.
+    #[command(flatten)]
+    pub cell: CellArgs,
+}
+
+/// `celda drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// Seconds from the stop signals to the kill [default: the instances']
+    #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=GRACE_MAX_S))]
+    pub time: Option<u32>,
+    /// Take work again
+    #[arg(long)]
+    pub cancel: bool,
+    /// The cell.
+    #[command(flatten)]
+    pub cell: CellArgs,
+}
