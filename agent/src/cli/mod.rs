@@ -95,6 +95,8 @@ fn log_if_asked(is_daemon: bool) {
     let asked = std::env::var("CELDA_LOG").ok();
     if let Some(filter) = asked.or_else(|| is_daemon.then(|| "info".to_owned())) {
         let filter = tracing_subscriber::EnvFilter::new(filter);
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal);
+        subscriber.with_writer(std::io::stderr).init();
     }
 }
