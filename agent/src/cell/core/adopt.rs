@@ -5,7 +5,7 @@
 //! running, stopping   goes on                ended, as if just now     ended with the cell
 //! starting            runs                   ran and ended             made anew
 //! preparing           -                      -                         made anew
-//! nothing             killed and forgotten   forgotten                 -
+//! nothing             killed, cleared away   cleared away              -
 //! ```
 
 use std::collections::HashMap;
@@ -61,10 +61,13 @@ impl Core {
             self.take_over(&id, of_holder);
         }
         for (stranger, there) in &there {
-            if there.ended.is_none() {
+            if there.ended.is_some() {
+                self.clear_stranger(stranger.clone());
+            } else {
+                // Cleared away when the news of its end comes.
                 tracing::warn!(container = stranger, "runs, and nobody wants it: ended");
+                holder.kill(stranger)?;
             }
-            holder.forget(stranger)?;
         }
         let used: std::collections::HashSet<_> =
             self.entries.values().map(|entry| entry.wish.digest.clone()).collect();

@@ -83,6 +83,17 @@ impl Core {
         }));
     }
 
+    /// Clears away a container that has ended and is of no instance.
+    pub(super) fn clear_stranger(&self, name: String) {
+        let ground = Arc::clone(&self.parts.ground);
+        self.parts.workers.give(Box::new(move |worker| {
+            let gone = worker.holder.forget(&name).map_err(crate::Error::from);
+            if let Err(error) = gone.and_then(|()| ground.remove(&name)) {
+                tracing::warn!(container = name, %error, "something was left behind; the next agent removes it");
+            }
+        }));
+    }
+
     /// The holder lets go first: it has the locks of what is to be removed.
     fn clean(&mut self, id: &str, attempt: u32) {
         let Some(entry) = self.entries.get_mut(id) else { return };

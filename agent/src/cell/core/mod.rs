@@ -212,10 +212,11 @@ impl Core {
 
     /// A container ended. It may be faster than the news of its start.
     fn ended(&mut self, container: &str, ended: Ended) {
-        let Some((id, attempt)) = entry::of_container(container) else { return };
-        let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.machine.attempt() == attempt) else {
-            return;
-        };
+        let wanted = entry::of_container(container).and_then(|(id, attempt)| {
+            let entry = self.entries.get_mut(id).filter(|entry| entry.machine.attempt() == attempt);
+            entry.map(|entry| (id, entry))
+        });
+        let Some((id, entry)) = wanted else { return self.clear_stranger(container.to_owned()) };
         if entry.running.is_none() {
             entry.early_end = Some(ended);
             return;
