@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! main ──> auction ──> simulated worlds, Diego's scenarios, ledgers in this process, a replayed trace
+//!   ├────> cell ──> an agent, and its instances by the hundred
 //!   └────> start | pull ──> worker processes, one per root ──> celda, crun, runc, podman, ctr
 //!              │                 (own cgroup, own mount namespace, chroot)
 //!              └──> samples ──> report (table, JSON, docs/figures.md) and plot (SVG)
@@ -14,6 +15,7 @@
 mod auction;
 mod big;
 mod bundle;
+mod cell;
 mod containerd;
 mod fixture;
 mod machine;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Start(options) => start::run(&options),
         Command::Pull(options) => pull::run(&options),
         Command::Auction(options) => auction::run(&options),
+        Command::Cell(options) => cell::run(&options),
         Command::Worker(options) => worker::serve(&options),
     };
     match outcome {

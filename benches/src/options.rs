@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::auction::AuctionOptions;
+use crate::cell::CellOptions;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -20,6 +21,8 @@ pub(crate) enum Command {
     Pull(Measure),
     /// Placement: simulated worlds, Diego's scenarios, speed in one process, a replayed trace. Needs no root.
     Auction(AuctionOptions),
+    /// An agent: hundreds of instances by one call, and one by one, a number of them at once.
+    Cell(CellOptions),
     /// The process that starts what it is told to, in a root of its own.
     #[command(hide = true)]
     Worker(WorkerOptions),
