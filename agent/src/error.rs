@@ -33,6 +33,9 @@ pub enum Error {
     /// A cell, on either side of its socket.
     #[error(transparent)]
     Cell(#[from] CellError),
+    /// What instances write.
+    #[error(transparent)]
+    Logs(#[from] crate::cell::logs::LogsError),
     /// A syscall on a path failed.
     #[error("{action} {path}: {source}", path = path.display())]
     Io {

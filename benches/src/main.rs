@@ -3,6 +3,7 @@
 //! ```text
 //! main ──> auction ──> simulated worlds, Diego's scenarios, ledgers in this process, a replayed trace
 //!   ├────> cell ──> an agent, and its instances by the hundred
+//!   ├────> exec | logs ──> a room of the cell, beside its floor or a peer
 //!   └────> start | pull ──> worker processes, one per root ──> celda, crun, runc, podman, ctr
 //!              │                 (own cgroup, own mount namespace, chroot)
 //!              └──> samples ──> report (table, JSON, docs/figures.md) and plot (SVG)
@@ -25,6 +26,7 @@ mod plot;
 mod pull;
 mod registry;
 mod report;
+mod rooms;
 mod samples;
 mod start;
 mod worker;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         Command::Pull(options) => pull::run(&options),
         Command::Auction(options) => auction::run(&options),
         Command::Cell(options) => cell::run(&options),
+        Command::Exec(options) => rooms::exec(&options),
+        Command::Logs(options) => rooms::logs(&options),
         Command::Worker(options) => worker::serve(&options),
     };
     match outcome {

@@ -14,6 +14,7 @@
 //! | [`core`] | events to machines, machines' effects to workers |
 //! | [`wish`] | a message of the API as checked types |
 //! | [`image`], [`place`] | what a container runs from and in |
+//! | [`logs`] | what instances write, in bounded files |
 //! | [`books`] | the cell's side of the auction |
 //! | [`events`], [`view`], [`metrics`] | what is shown |
 //! | [`service`], [`agent`] | the API, and the daemon around all |
@@ -29,6 +30,7 @@ pub mod holder;
 pub mod image;
 pub mod instance;
 pub mod journal;
+pub mod logs;
 pub mod metrics;
 pub mod place;
 pub mod service;

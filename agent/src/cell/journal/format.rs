@@ -3,15 +3,13 @@
 //! ```text
 //! file    "celda journal 1\n" | frame | frame | ...
 //! frame   magic u32 | length u32 | synced u64 | crc u32 | payload of `length` bytes       little-endian
-//!         crc: CRC-32C of length, synced and payload
+//!         crc: CRC-32 of length, synced and payload
 //!         synced: bytes of the file that were on the disk for sure when this frame was written
 //! payload a record a line, JSON
 //! ```
 //! A crash of the machine may lose or spoil what was written and not synced: such a tail is cut, and nobody was promised
 //! anything of it. `synced` tells that from damage: where a frame that is bad or gone lies below what was once on the
 //! disk, the disk or somebody has changed it, and nothing is guessed.
-
-use crc::{CRC_32_ISCSI, Crc};
 
 /// What the file begins with; the number is the format's version.
 pub const HEADER: &[u8; 16] = b"celda journal 1\n";
@@ -23,7 +21,6 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 pub const FILE_BYTES_MAX: u64 = 512 << 20;
 
 const MAGIC: u32 = 0xce1d_a10b;
-const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 /// What a journal holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -137,7 +134,7 @@ fn later_frames(bytes: &[u8], from: usize) -> impl Iterator<Item = Frame<'_>> {
 const SEARCHES_COUNT_MAX: usize = 4096;
 
 fn checksum(length: u32, synced_bytes: u64, payload: &[u8]) -> u32 {
-    let mut digest = CRC.digest();
+    let mut digest = crc32fast::Hasher::new();
     digest.update(&length.to_le_bytes());
     digest.update(&synced_bytes.to_le_bytes());
     digest.update(payload);
