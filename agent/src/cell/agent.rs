@@ -17,7 +17,6 @@ use celda_layerfs::mount::{Ladder, sweep_containers};
 use celda_layerfs::store::Store;
 use crossbeam_channel::Sender;
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::process::Resource;
 use tonic::transport::Server;
 
 use super::books::Books;
@@ -25,12 +24,13 @@ use super::config::Config;
 use super::core::{Core, Input, Parts};
 use super::error::{CellError, Result};
 use super::events::Events;
-use super::holder::{Attending, Holder};
+use super::holder::{Attending, Holder, raise_files_limit};
 use super::image::Images;
 use super::journal::Journal;
+use super::logs::{Logs, LogsOptions};
 use super::metrics::Metrics;
 use super::place::Ground;
-use super::service::{self, Service};
+use super::service::Service;
 use super::work::Workers;
 
 /// Streams, unary calls among them, of one connection.
@@ -39,6 +39,8 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 const HEADER_BYTES_MAX: u32 = 8 << 10;
 /// How long peers have to take the end of their streams.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// How long what is under way has to end.
+const FINISH_WAIT: Duration = Duration::from_secs(5);
 /// How often a silent peer is asked whether it is there, and how long it has to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
@@ -68,67 +70,86 @@ impl Home {
 /// # Errors
 /// [`crate::Error`]: what keeps a cell from beginning or going on. Containers go on.
 pub fn run(home: &Home, config: Config, store: Store, ladder: Ladder) -> crate::Result<()> {
-    let mut limit = rustix::process::getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _ = rustix::process::setrlimit(Resource::Nofile, limit);
+    raise_files_limit();
     let lasting = home.root.join("cell");
     for directory in [&home.private(), &lasting, &lasting.join("layers")] {
         make_private(directory)?;
     }
     let _lock = lock(&home.private().join("agent.lock"))?;
     let (journal, known) = Journal::open(&lasting, config.limits.journal_bytes)?;
-    let program = Path::new("/proc/self/exe");
-    let holder = Holder::connect_or_start(&home.private(), program)?;
+    let holder = Holder::connect_or_start(&home.private(), Path::new("/proc/self/exe"))?;
     let (news, attending) = connect(&home.private())?.attend()?;
     // What a killed agent had prepared is locked by nobody; what runs is locked by the holder.
     sweep_containers(&lasting.join("layers"))?;
-
-    let images = Images::new(store, ladder, config.limits.pulls_count);
-    let images = images.map_err(CellError::io("start threads for images of", &home.root))?;
-    let networks_count = config.limits.networks_ready_count;
-    let ground = Arc::new(Ground::new(Arc::clone(&images), home.root.clone(), networks_count)?);
-    let books = Books::new(&config, config.capacity.resources(&home.root))?;
-    let events = Arc::new(Events::new(books.epoch()));
-    let metrics = Arc::new(Metrics::default());
-    let workers = Workers::start(config.limits.workers_count, &home.private())?;
-    // Bounded by its makers: callers wait for answers, workers and the holder have a few events for each instance.
-    let (sender, inputs) = crossbeam_channel::unbounded();
-    let service = Service::new(service::Parts {
-        config: config.clone(),
-        ground: Arc::clone(&ground),
-        books: books.clone(),
-        events: Arc::clone(&events),
-        metrics: Arc::clone(&metrics),
-        workers: workers.clone(),
-        core: sender.clone(),
-    });
-    let socket = config.socket.path.clone().unwrap_or_else(|| home.socket());
-    let (users, connections_max) = (config.socket.users.clone(), config.socket.connections_max);
-    let parts =
-        Parts { config, ground, workers, books: books.clone(), events, journal, metrics, sender, inputs };
-    let sender = parts.sender.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(CellError::io("start the threads of the cell in", &home.run))?;
+    let parts = parts(home, config, (store, ladder), journal, &runtime)?;
+    let (sender, books, images) =
+        (parts.sender.clone(), parts.books.clone(), Arc::clone(&parts.ground.images));
+    let workers = parts.workers.clone();
+    let service = Service::new(&parts);
+    let socket = parts.config.socket.path.clone().unwrap_or_else(|| home.socket());
+    let connections_max = parts.config.socket.connections_max;
+    let door = Door { socket: &socket, users: parts.config.socket.users.clone(), connections_max };
     let mut core = Core::new(parts);
     core.adopt(known, news, &holder)?;
+    core.sweep_logs(&lasting.join("logs"))?;
     listen_to_holder(attending, sender.clone())?;
     let core = spawn("core", move || core.run())?;
-    let served = serve(&socket, users, connections_max, &service, &books, &sender, core);
+    let served = serve(&runtime, door, &service, &books, &sender, core);
+    // What is being cleared away is; what is left after that is the next agent's.
+    workers.finish(FINISH_WAIT);
     images.close();
     served
 }
 
+/// What the core and the service work with.
+fn parts(
+    home: &Home,
+    config: Config,
+    (store, ladder): (Store, Ladder),
+    journal: Journal,
+    runtime: &tokio::runtime::Runtime,
+) -> crate::Result<Parts> {
+    let images = Images::new(store, ladder, config.limits.pulls_count);
+    let images = images.map_err(CellError::io("start threads for images of", &home.root))?;
+    let ground = Ground::new(images, home.root.clone(), config.limits.networks_ready_count)?;
+    let books = Books::new(&config, config.capacity.resources(&home.root))?;
+    let logs = LogsOptions { root: home.root.join("cell/logs"), run: home.private().join("logs") };
+    // Bounded by its makers: callers wait for answers, workers and the holder have a few events for each instance.
+    let (sender, inputs) = crossbeam_channel::unbounded();
+    Ok(Parts {
+        ground: Arc::new(ground),
+        workers: Workers::start(config.limits.workers_count, &home.private())?,
+        events: Arc::new(Events::new(books.epoch())),
+        books,
+        journal,
+        metrics: Arc::new(Metrics::default()),
+        logs: Arc::new(Logs::start(logs)?),
+        runtime: runtime.handle().clone(),
+        sender,
+        inputs,
+        config,
+    })
+}
+
+/// Where callers come in, and who may.
+struct Door<'a> {
+    socket: &'a Path,
+    users: Vec<u32>,
+    connections_max: u32,
+}
+
 /// Serves until a signal, or until the core ends of itself.
 fn serve(
-    socket: &Path,
-    mut users: Vec<u32>,
-    connections_max: u32,
+    runtime: &tokio::runtime::Runtime,
+    Door { socket, mut users, connections_max }: Door<'_>,
     service: &Service,
     books: &Books,
     sender: &Sender<Input>,
     core: JoinHandle<Result<()>>,
 ) -> crate::Result<()> {
     users.push(rustix::process::geteuid().as_raw());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.map_err(CellError::io("start the threads of", socket))?;
     runtime.block_on(async {
         let listener = listen(socket, &users)?;
         let (core_ends, core_ended) = tokio::sync::oneshot::channel();

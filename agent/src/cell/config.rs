@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::error::{CellError, Result};
 use super::instance::{CRASHES_COUNT_MAX, PERIOD_MS_MAX, Policy};
+use super::logs;
 
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -26,8 +27,45 @@ pub struct Config {
     pub socket: Socket,
     /// How much it keeps and does at once.
     pub limits: Limits,
+    /// What is kept of what instances write.
+    pub logs: LogsConfig,
     /// What holds for instances that say nothing else.
     pub defaults: Defaults,
+}
+
+/// `[logs]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogsConfig {
+    /// Bytes of one of an instance's files, 1 MiB to 1 GiB.
+    pub segment_bytes: u64,
+    /// Files of an instance, 2 to 1000; the oldest is removed when another is begun.
+    pub segments_count: usize,
+    /// Bytes a second that an app may write, over all its instances here; 0: no limit. What is above it is dropped, and
+    /// a notice in the log counts it.
+    pub rate_bytes_per_s: u64,
+    /// Bytes that may come at once after silence, 64 KiB to 1 GiB.
+    pub burst_bytes: u64,
+}
+
+impl Default for LogsConfig {
+    fn default() -> Self {
+        let logs::Limits { segment_bytes, segments_count } = logs::Limits::default();
+        Self { segment_bytes, segments_count, rate_bytes_per_s: 0, burst_bytes: MIB }
+    }
+}
+
+impl LogsConfig {
+    /// How much is kept of an instance.
+    pub fn limits(&self) -> logs::Limits {
+        logs::Limits { segment_bytes: self.segment_bytes, segments_count: self.segments_count }
+    }
+
+    /// How much an app may write, if there is a limit.
+    pub fn rate(&self) -> Option<logs::Rate> {
+        let rate = logs::Rate { bytes_per_s: self.rate_bytes_per_s, burst_bytes: self.burst_bytes };
+        (self.rate_bytes_per_s > 0).then_some(rate)
+    }
 }
 
 /// `[cell]`: what auctioneers know of it.
@@ -186,10 +224,10 @@ impl Config {
     }
 
     fn check(&self) -> std::result::Result<(), String> {
-        let Self { capacity, socket, limits, defaults, .. } = self;
+        let Self { capacity, socket, limits, logs, defaults, .. } = self;
         let week_s = PERIOD_MS_MAX / 1000;
         let slots = u64::from(u16::MAX);
-        let ranges: [(&str, u64, u64, u64); 16] = [
+        let ranges: [(&str, u64, u64, u64); 19] = [
             ("capacity.containers", capacity.containers.into(), 1, slots),
             ("capacity.ports", capacity.ports.into(), 0, slots),
             ("socket.connections_max", socket.connections_max.into(), 1, slots),
@@ -200,6 +238,9 @@ impl Config {
             ("limits.streams_max", limits.streams_max.into(), 1, slots),
             ("limits.journal_bytes", limits.journal_bytes, 64 << 10, 256 * MIB),
             ("limits.ended_ttl_s", limits.ended_ttl_s, 0, week_s),
+            ("logs.segment_bytes", logs.segment_bytes, MIB, 1 << 30),
+            ("logs.segments_count", logs.segments_count as u64, 2, 1000),
+            ("logs.burst_bytes", logs.burst_bytes, 64 << 10, 1 << 30),
             ("defaults.restart_delay_first_s", defaults.restart_delay_first_s, 0, week_s),
             ("defaults.restart_delay_max_s", defaults.restart_delay_max_s, 0, week_s),
             ("defaults.restart_reset_after_s", defaults.restart_reset_after_s, 0, week_s),

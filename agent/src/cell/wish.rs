@@ -19,8 +19,8 @@ pub const SPEC_BYTES_MAX: usize = 256 << 10;
 const LIST_COUNT_MAX: usize = 1024;
 /// Bytes of an id, or an app's name.
 const NAME_BYTES_MAX: usize = 128;
-/// Bytes of an id: with an attempt's number it names a cgroup and a directory.
-const ID_BYTES_MAX: usize = 64;
+/// Bytes of an id: with an attempt's number it names a cgroup and a directory, with its birth a log.
+const ID_BYTES_MAX: usize = 48;
 const HOUR_MS: u32 = 3_600_000;
 
 /// A spec, as meant.
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn ids_are_plain_names() {
         assert!(check_id("web-1.2_x").is_ok());
-        for id in ["", "-a", "../a", "a/b", "a b", "ü", &"a".repeat(65)] {
+        for id in ["", "-a", "../a", "a/b", "a b", "ü", &"a".repeat(49)] {
             assert!(check_id(id).is_err(), "{id}");
         }
     }

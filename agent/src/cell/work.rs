@@ -4,6 +4,8 @@
 //! first runs at once, and not when all are prepared.
 
 use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -25,6 +27,28 @@ pub struct Worker {
 pub struct Workers {
     urgent: Sender<Job>,
     usual: Sender<Job>,
+    pending: Arc<Pending>,
+}
+
+/// Jobs that were given and are not done.
+#[derive(Debug, Default)]
+struct Pending {
+    count: Mutex<usize>,
+    none: Condvar,
+}
+
+impl Pending {
+    fn count(&self) -> MutexGuard<'_, usize> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn done(&self) {
+        let mut count = self.count();
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            self.none.notify_all();
+        }
+    }
 }
 
 impl Workers {
@@ -36,25 +60,36 @@ impl Workers {
         // As long as what all instances want done: a few jobs for each.
         let (urgent, urgent_queue) = crossbeam_channel::unbounded::<Job>();
         let (usual, usual_queue) = crossbeam_channel::unbounded::<Job>();
+        let pending = Arc::<Pending>::default();
         for _ in 0..count {
             let holder = Holder::connect(directory)?.ok_or_else(|| CellError::Holder {
                 what: "connect a worker",
                 why: "the holder has ended; `celda agent` starts a new one".into(),
             })?;
-            spawn(Worker { holder }, [urgent_queue.clone(), usual_queue.clone()], directory)?;
+            let queues = [urgent_queue.clone(), usual_queue.clone()];
+            spawn(Worker { holder }, queues, Arc::clone(&pending), directory)?;
         }
-        Ok(Self { urgent, usual })
+        Ok(Self { urgent, usual, pending })
     }
 
     /// Has a job done when nothing urgent waits.
     pub fn give(&self, job: Job) {
+        *self.pending.count() += 1;
         // The workers live as long as a sender does.
         let _ = self.usual.send(job);
     }
 
     /// Has a job done next.
     pub fn give_urgent(&self, job: Job) {
+        *self.pending.count() += 1;
         let _ = self.urgent.send(job);
+    }
+
+    /// Waits until all jobs are done, but no longer than `at_most`.
+    pub fn finish(&self, at_most: Duration) {
+        let count = self.pending.count();
+        let waited = self.pending.none.wait_timeout_while(count, at_most, |count| *count > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// How many jobs wait.
@@ -63,7 +98,12 @@ impl Workers {
     }
 }
 
-fn spawn(worker: Worker, [urgent, usual]: [Receiver<Job>; 2], directory: &Path) -> Result<()> {
+fn spawn(
+    worker: Worker,
+    [urgent, usual]: [Receiver<Job>; 2],
+    pending: Arc<Pending>,
+    directory: &Path,
+) -> Result<()> {
     let thread = std::thread::Builder::new().name("worker".into());
     let spawned = thread.spawn(move || {
         let next = || {
@@ -74,6 +114,7 @@ fn spawn(worker: Worker, [urgent, usual]: [Receiver<Job>; 2], directory: &Path) 
         };
         while let Ok(job) = next() {
             job(&worker);
+            pending.done();
         }
     });
     spawned.map(drop).map_err(CellError::io("start a thread for", directory))

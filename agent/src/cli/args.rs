@@ -9,7 +9,8 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::cell_args::{
-    AgentArgs, DrainArgs, EventsArgs, HolderArgs, MetricsArgs, PsArgs, RmArgs, StatsArgs, StopArgs,
+    AgentArgs, DrainArgs, EventsArgs, ExecArgs, HolderArgs, LogsArgs, MetricsArgs, PsArgs, RmArgs, StatsArgs,
+    StopArgs,
 };
 use super::run_args::RunArgs;
 
@@ -120,6 +121,10 @@ pub enum Command {
     Rm(RmArgs),
     /// Show what happens to the cell's instances
     Events(EventsArgs),
+    /// Show what the cell's instances have written
+    Logs(LogsArgs),
+    /// Run a further program in a running instance
+    Exec(ExecArgs),
     /// Show what the cell's instances use
     Stats(StatsArgs),
     /// Have the cell take no more work and stop all there is

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use celda_api::cell::v1;
 use celda_api::cell::v1::cell_client::CellClient;
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
@@ -86,6 +87,39 @@ impl Client {
     ) -> Result<()> {
         let opened = self.call("watch", self.client.clone().watch(Request::new(request)))?;
         self.read("watch", opened, each)
+    }
+
+    /// Calls `each` with every message until it says false or the stream ends.
+    pub(super) fn logs(
+        &self,
+        request: v1::LogsRequest,
+        each: impl FnMut(v1::LogsResponse) -> bool,
+    ) -> Result<()> {
+        let opened = self.call("read the logs", self.client.clone().logs(Request::new(request)))?;
+        self.read("read the logs", opened, each)
+    }
+
+    /// Runs a program with what comes of `requests`, and calls `each` with every answer. The status of a refusal is the
+    /// caller's to read.
+    pub(super) fn exec(
+        &self,
+        requests: mpsc::Receiver<v1::ExecRequest>,
+        mut each: impl FnMut(v1::ExecResponse),
+    ) -> std::result::Result<(), Status> {
+        let next = |mut requests: mpsc::Receiver<_>| async move { Some((requests.recv().await?, requests)) };
+        let requests = futures_util::stream::unfold(requests, next);
+        self.runtime.block_on(async {
+            let mut answers = self.client.clone().exec(Request::new(requests)).await?.into_inner();
+            while let Some(answer) = answers.message().await? {
+                each(answer);
+            }
+            Ok(())
+        })
+    }
+
+    /// The runtime, for what waits beside a call.
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.runtime
     }
 
     /// Calls `each` with how many are left.

@@ -93,6 +93,60 @@ pub struct EventsArgs {
     pub cell: CellArgs,
 }
 
+/// `celda logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Ids, or beginnings of at least four characters; all of --app when left out
+    #[arg(required_unless_present = "app", value_name = "ID")]
+    pub ids: Vec<String>,
+    /// All instances of this app
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub app: String,
+    /// Go on with what is written from now on, over restarts, until they have ended for good
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Begin with so many lines of each before its end
+    #[arg(short = 'n', long, value_name = "LINES")]
+    pub tail: Option<u64>,
+    /// Begin with lines that are not older than so many seconds
+    #[arg(long, value_name = "SECONDS", conflicts_with = "tail")]
+    pub since: Option<u64>,
+    /// Show when each line was written, in seconds since 1970
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// The cell.
+    #[command(flatten)]
+    pub cell: CellArgs,
+}
+
+/// `celda exec`.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "celda exec [OPTIONS] ID COMMAND [ARGUMENT...]",
+    after_help = "Exit status: the command's own; 128+N when signal N ended it; 125 when celda failed, 126 when the \
+command cannot be executed, 127 when it was not found."
+)]
+pub struct ExecArgs {
+    /// Instance, and the command to run in it
+    #[arg(value_name = "ID", required = true, trailing_var_arg = true)]
+    pub id_and_command: Vec<String>,
+    /// Hand standard input to the command
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Environment variable NAME=VALUE, over the instance's own; repeatable
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Working directory [default: the instance's]
+    #[arg(short, long, value_name = "DIR", default_value = "", hide_default_value = true)]
+    pub workdir: String,
+    /// The cell.
+    #[command(flatten)]
+    pub cell: CellArgs,
+}
+
 /// `celda stats`.
 #[derive(Debug, Args)]
 pub struct StatsArgs {

@@ -16,10 +16,12 @@ mod context;
 mod detached;
 mod drain;
 mod events;
+mod exec;
 mod gc;
 mod images;
 mod info;
 mod inspect;
+mod logs;
 mod output;
 mod pack;
 mod prepared;
@@ -65,6 +67,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Stop(args) => stop::main(&context, &args),
         Command::Rm(args) => stop::remove(&context, &args),
         Command::Events(args) => events::main(&context, &args),
+        Command::Logs(args) => logs::main(&context, &args),
+        Command::Exec(args) => return exec::main(&context, &args),
         Command::Stats(args) => stats::main(&context, &args),
         Command::Metrics(args) => stats::metrics(&context, &args),
         Command::Drain(args) => drain::main(&context, &args),

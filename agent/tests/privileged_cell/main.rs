@@ -11,3 +11,4 @@ mod batch;
 mod journal;
 mod life;
 mod support;
+mod words;

@@ -114,6 +114,7 @@ impl Core {
                 self.ask_again(id, &state, attempt);
             }
         }
+        self.log(id);
         if let Some(ended) = ended {
             self.end(id, ended);
         }

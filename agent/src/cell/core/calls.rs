@@ -1,15 +1,17 @@
 //! What callers want.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use celda_api::cell::v1;
 use celda_api::cell::v1::outcome::Result as Outcome;
 use tokio::sync::oneshot;
 
-use super::entry::Entry;
+use super::entry::{Entry, container};
 use super::{Core, now_ms};
 use crate::cell::instance::{Event, Machine, State, StoppedBy};
 use crate::cell::journal::{Kept, Message, Record};
+use crate::cell::logs::Log;
 use crate::cell::wish::Wish;
 
 /// The fewest bytes of an id that are taken for it.
@@ -78,8 +80,52 @@ pub enum Call {
         /// The answer, when it is so.
         answer: oneshot::Sender<()>,
     },
+    /// What instances have written.
+    Logs {
+        /// Which; all of the app when empty.
+        ids: Vec<String>,
+        /// Of which app.
+        app: String,
+        /// The answer.
+        answer: oneshot::Sender<Vec<Written>>,
+    },
+    /// A running container, for a program to be run in it.
+    Enter {
+        /// Which instance.
+        id: String,
+        /// The answer; nothing when it does not run, and why.
+        answer: oneshot::Sender<Result<Entrance, String>>,
+    },
     /// How the cell is.
     Look(oneshot::Sender<Look>),
+}
+
+/// What an instance has written.
+#[derive(Debug)]
+pub struct Written {
+    /// The instance.
+    pub id: String,
+    /// The app that it belongs to.
+    pub app: String,
+    /// Which of the app's instances it is.
+    pub index: u32,
+    /// The log's name.
+    pub name: String,
+    /// The log, if one of its containers ran under this agent.
+    pub log: Option<Log>,
+    /// Nothing more will come.
+    pub is_over: bool,
+}
+
+/// What is needed to run a program in a container.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Its first process.
+    pub pidfd: OwnedFd,
+    /// Spec and filter.
+    pub body: Arc<OwnedFd>,
+    /// Its id, by which its cgroup is found.
+    pub container: String,
 }
 
 /// How the cell is.
@@ -118,6 +164,8 @@ impl Core {
                 let _ = answer.send((instances, last));
             }
             Call::Drain { grace_ms, cancel, answer } => self.drain(grace_ms, cancel, answer),
+            Call::Logs { ids, app, answer } => drop(answer.send(self.written(&ids, &app))),
+            Call::Enter { id, answer } => drop(answer.send(self.enter(&id))),
             Call::Look(answer) => drop(answer.send(self.look())),
         }
     }
@@ -293,6 +341,35 @@ impl Core {
         }
         let of_app = |entry: &Entry| app.is_empty() || entry.app == app;
         self.entries.iter().filter(|(_, entry)| of_app(entry)).map(show).collect()
+    }
+
+    fn written(&self, ids: &[String], app: &str) -> Vec<Written> {
+        let show = |(id, entry): (&String, &Entry)| Written {
+            id: id.clone(),
+            app: entry.app.clone(),
+            index: entry.index,
+            name: entry.log_name(id),
+            log: entry.log.clone(),
+            is_over: entry.machine.is_over(),
+        };
+        if ids.is_empty() {
+            return self.entries.iter().filter(|(_, entry)| entry.app == app).map(show).collect();
+        }
+        let found = ids.iter().filter_map(|given| self.entries.get_key_value(&self.find(given).ok()?));
+        found.map(show).collect()
+    }
+
+    fn enter(&mut self, given: &str) -> Result<Entrance, String> {
+        let id = self.find(given)?;
+        let entry = self.entries.get_mut(&id).ok_or("there is no such instance")?;
+        let state = entry.machine.state().name();
+        let (Some(running), Some(body)) = (&entry.running, &entry.body) else {
+            return Err(format!("it is {state}: a program runs in a running instance only"));
+        };
+        let pidfd = running.pidfd.try_clone().map_err(|error| format!("copy its pidfd: {error}"))?;
+        let (body, container) = (Arc::clone(body), container(&id, entry.machine.attempt()));
+        entry.was_entered = true;
+        Ok(Entrance { pidfd, body, container })
     }
 
     fn drain(&mut self, grace_ms: Option<u64>, cancel: bool, answer: oneshot::Sender<()>) {

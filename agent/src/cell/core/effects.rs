@@ -99,6 +99,7 @@ impl Core {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let (place, running) = (entry.place.take(), entry.running.take());
         (entry.body, entry.early_end) = (None, None);
+        let was_entered = std::mem::take(&mut entry.was_entered);
         let (name, ground) = (container(id, attempt), Arc::clone(&self.parts.ground));
         let sender = self.parts.sender.clone();
         self.parts.workers.give(Box::new(move |worker| {
@@ -108,7 +109,7 @@ impl Core {
                 return;
             }
             let cleaned = match place {
-                Some(place) => place.clean(&ground, false),
+                Some(place) => place.clean(&ground, was_entered),
                 None => ground.remove(&name),
             };
             if let Err(error) = cleaned {

@@ -11,6 +11,7 @@ use crate::cell::config::Config;
 use crate::cell::holder::{Ended, Running};
 use crate::cell::instance::{Cause, Machine};
 use crate::cell::journal::Kept;
+use crate::cell::logs::Log;
 use crate::cell::place::Place;
 use crate::cell::view::Shown;
 use crate::cell::wish::Wish;
@@ -35,6 +36,10 @@ pub(super) struct Entry {
     pub(super) body: Option<Arc<OwnedFd>>,
     /// An end that was faster than the news of its start.
     pub(super) early_end: Option<Ended>,
+    /// What it writes, once one of its containers ran under this agent.
+    pub(super) log: Option<Log>,
+    /// Somebody ran a program in its container, and may have left something of it there.
+    pub(super) was_entered: bool,
     /// When the attempt that is under way began.
     pub(super) begun_at: Instant,
 }
@@ -54,6 +59,8 @@ impl Entry {
             running: None,
             body: None,
             early_end: None,
+            log: None,
+            was_entered: false,
             begun_at: Instant::now(),
         }
     }
@@ -86,6 +93,11 @@ impl Entry {
             cgroup: cgroup.unwrap_or_default(),
         };
         shown.message(with_spec)
+    }
+
+    /// The name of its log: another instance of the same id has another.
+    pub(super) fn log_name(&self, id: &str) -> String {
+        format!("{id}-{:x}", self.created_ms)
     }
 
     /// When it is forgotten, if it has ended for good.

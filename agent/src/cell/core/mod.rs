@@ -14,6 +14,7 @@ mod adopt;
 mod calls;
 mod effects;
 mod entry;
+mod logging;
 mod turn;
 
 use std::cmp::Reverse;
@@ -24,7 +25,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-pub use calls::{Call, Look, Outcomes, Wanted};
+pub use calls::{Call, Entrance, Look, Outcomes, Wanted, Written};
+pub use logging::attach;
 
 use super::books::Books;
 use super::config::Config;
@@ -33,11 +35,13 @@ use super::events::Events;
 use super::holder::{Ended, News, Started};
 use super::instance::{Cause, Event};
 use super::journal::Journal;
+use super::logs::{Log, Logs};
 use super::metrics::Metrics;
 use super::place::{Ground, Place};
 use super::wish::Wish;
 use super::work::Workers;
 use entry::Entry;
+use tokio::runtime::Handle;
 use turn::Turn;
 
 /// What one turn takes at most: its journal frame stays below a megabyte or two.
@@ -70,6 +74,15 @@ pub enum Input {
         /// What came of it; an error: the holder is gone.
         result: Result<Started>,
     },
+    /// What a container writes is taken up.
+    Logging {
+        /// The instance.
+        id: String,
+        /// Which attempt.
+        attempt: u32,
+        /// Its log.
+        log: Log,
+    },
     /// The holder has news.
     News(News),
     /// The holder is gone, and what runs with it.
@@ -95,6 +108,10 @@ pub struct Parts {
     pub journal: Journal,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What instances write.
+    pub logs: Arc<Logs>,
+    /// Where logs are waited for.
+    pub runtime: Handle,
     /// The way in, for workers to answer by.
     pub sender: Sender<Input>,
     /// And its other end.
@@ -168,6 +185,7 @@ impl Core {
             Input::Started { id, attempt, place, result: Ok(started) } => {
                 self.started(&id, attempt, *place, started);
             }
+            Input::Logging { id, attempt, log } => self.logging(&id, attempt, log),
             Input::News(News::Ended { id, ended }) => self.ended(&id, ended),
             Input::News(News::There { .. }) => {} // only before the core begins, see `adopt`
             Input::Started { result: Err(_), .. } | Input::HolderGone(_) | Input::Quit => {} // the loop's
@@ -202,6 +220,7 @@ impl Core {
                 entry.running = Some(running);
                 let early_end = entry.early_end.take();
                 self.step(id, Event::Started);
+                self.log(id);
                 if let Some(ended) = early_end {
                     self.end(id, ended);
                 }
@@ -228,6 +247,9 @@ impl Core {
     fn end(&mut self, id: &str, ended: Ended) {
         let cause = entry::cause(ended);
         self.parts.metrics.ended(&cause);
+        if let Some(entry) = self.entries.get(id) {
+            self.finish_log(&entry.log_name(id));
+        }
         self.step_at(id, Event::Ended(cause), ended.at_ms);
     }
 

@@ -81,6 +81,7 @@ impl Core {
         let mut instance = entry.message(id, &self.cgroups, false);
         instance.status = v1::Status::Removed.into();
         self.turn.events.push(v1::Event { at_ms: now_ms(), instance: Some(instance) });
+        self.forget_log(entry.log_name(id), entry.log);
         let digest = &entry.wish.digest;
         if !self.entries.values().any(|other| other.wish.digest == *digest) {
             self.wishes.remove(digest);

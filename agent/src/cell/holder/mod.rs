@@ -27,4 +27,4 @@ mod table;
 pub use body::Body;
 pub use client::{Attending, Handed, Holder, News, Running, Started};
 pub use message::{Ended, VERSION};
-pub use server::serve;
+pub use server::{raise_files_limit, serve};

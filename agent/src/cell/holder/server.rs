@@ -81,7 +81,7 @@ pub fn serve(directory: &Path) -> Result<()> {
 }
 
 /// A few descriptors for each container: as many as are allowed.
-pub(super) fn raise_files_limit() {
+pub fn raise_files_limit() {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);

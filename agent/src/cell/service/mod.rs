@@ -7,6 +7,8 @@
 //! A stream's messages are made as its peer takes them: one that stalls costs its place and two messages.
 
 mod check;
+mod exec;
+mod logs;
 mod streams;
 mod usage;
 
@@ -18,12 +20,13 @@ use celda_api::cell::v1::cell_server::{Cell, CellServer};
 use celda_auction::wire::resources_message;
 use crossbeam_channel::Sender;
 use tokio::sync::{Semaphore, oneshot, watch};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::books::Books;
 use super::config::Config;
-use super::core::{Call, Input, Look};
+use super::core::{Call, Input, Look, Parts};
 use super::events::Events;
+use super::logs::Logs;
 use super::metrics::Metrics;
 use super::place::Ground;
 use super::work::Workers;
@@ -47,6 +50,7 @@ struct Inner {
     books: Books,
     events: Arc<Events>,
     metrics: Arc<Metrics>,
+    logs: Arc<Logs>,
     workers: Workers,
     core: Sender<Input>,
     streams: Arc<Semaphore>,
@@ -54,32 +58,21 @@ struct Inner {
     closing: watch::Sender<bool>,
 }
 
-/// The parts of a service.
-#[derive(Debug)]
-pub struct Parts {
-    /// The configuration.
-    pub config: Config,
-    /// Images and cgroups.
-    pub ground: Arc<Ground>,
-    /// The ledger.
-    pub books: Books,
-    /// What happened.
-    pub events: Arc<Events>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// The workers' queues.
-    pub workers: Workers,
-    /// The way to the core.
-    pub core: Sender<Input>,
-}
-
 impl Service {
-    /// A service of these parts.
-    pub fn new(parts: Parts) -> Self {
-        let Parts { config, ground, books, events, metrics, workers, core } = parts;
-        let streams = Arc::new(Semaphore::new(config.limits.streams_max as usize));
-        let closing = watch::Sender::new(false);
-        Self(Arc::new(Inner { config, ground, books, events, metrics, workers, core, streams, closing }))
+    /// A service of a core with these parts.
+    pub fn new(parts: &Parts) -> Self {
+        Self(Arc::new(Inner {
+            config: parts.config.clone(),
+            ground: Arc::clone(&parts.ground),
+            books: parts.books.clone(),
+            events: Arc::clone(&parts.events),
+            metrics: Arc::clone(&parts.metrics),
+            logs: Arc::clone(&parts.logs),
+            workers: parts.workers.clone(),
+            core: parts.sender.clone(),
+            streams: Arc::new(Semaphore::new(parts.config.limits.streams_max as usize)),
+            closing: watch::Sender::new(false),
+        }))
     }
 
     /// With its limits on messages.
@@ -113,6 +106,8 @@ impl Service {
 #[tonic::async_trait]
 impl Cell for Service {
     type WatchStream = Stream<v1::WatchResponse>;
+    type LogsStream = Stream<v1::LogsResponse>;
+    type ExecStream = Stream<v1::ExecResponse>;
     type DrainStream = Stream<v1::DrainResponse>;
 
     async fn describe(
@@ -191,6 +186,19 @@ impl Cell for Service {
         let usages = tokio::task::spawn_blocking(read).await;
         let usages = usages.map_err(|_| Status::internal("reading the cgroups panicked"))?;
         Ok(Response::new(v1::StatsResponse { usages }))
+    }
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let request = request.into_inner();
+        check::ids(&request.ids).map_err(invalid)?;
+        logs::open(self, request).await.map(Response::new)
+    }
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<v1::ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        exec::open(self, request.into_inner()).await.map(Response::new)
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {

@@ -141,7 +141,11 @@ impl Drain {
     }
 }
 
-fn place(service: &Service) -> Result<OwnedSemaphorePermit, Status> {
+/// A place among the streams.
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED`.
+pub(super) fn place(service: &Service) -> Result<OwnedSemaphorePermit, Status> {
     Arc::clone(&service.0.streams).try_acquire_owned().map_err(|_| {
         Status::resource_exhausted("this cell has as many streams open as it wants: limits.streams_max")
     })

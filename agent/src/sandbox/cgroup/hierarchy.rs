@@ -81,6 +81,19 @@ impl Hierarchy {
         Ok(CONTROLLERS.into_iter().map(controller).collect())
     }
 
+    /// The group of a container that is there.
+    ///
+    /// # Errors
+    /// [`CgroupError::BadId`], and [`CgroupError::Io`] when there is none.
+    pub fn group(&self, id: &str) -> Result<CgroupDir, CgroupError> {
+        check_id(id)?;
+        let parent_path = self.parent();
+        let path = parent_path.join(id);
+        let fd = open(&path)?;
+        let limited = !read_at(&fd, &path, "cgroup.controllers")?.trim().is_empty();
+        Ok(CgroupDir::new(fd, open(&parent_path)?, path, limited))
+    }
+
     /// Ends what runs in the group that a container left behind, and removes it; false when there is none.
     ///
     /// # Errors

@@ -1,0 +1,230 @@
+//! The stream of `Logs`: the lines of several instances in the order of time, then as they come.
+//!
+//! ```text
+//! follower of each instance ──chunk──> its queue ──oldest first──> message, when the peer takes one
+//!      ^ ended: the instance is over, or another container of it writes on: asked of the core
+//! ```
+
+use std::collections::VecDeque;
+
+use celda_api::cell::v1;
+use celda_api::cell::v1::log_line::Stream as Kind;
+use futures_util::stream;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tonic::Status;
+
+use super::Service;
+use super::streams::{Stream, place};
+use crate::cell::core::{Call, Written, attach};
+use crate::cell::logs::{self, Entry, Follower, From, Source};
+
+/// Lines of one message.
+const LINES_PER_MESSAGE_MAX: usize = 512;
+/// Bytes read of a log at once.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of lines in one message, beyond which no other is added.
+const MESSAGE_BYTES: usize = 256 << 10;
+
+struct Reading {
+    id: String,
+    app: String,
+    index: u32,
+    follower: Follower,
+    queue: VecDeque<Entry>,
+    missed: u64,
+    /// The writer of what the follower reads has ended.
+    has_ended: bool,
+    /// And no other will come.
+    is_over: bool,
+}
+
+struct Reader {
+    service: Service,
+    sources: Vec<Reading>,
+    follow: bool,
+    news: watch::Receiver<u64>,
+    closing: watch::Receiver<bool>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Opens the stream.
+///
+/// # Errors
+/// `NOT_FOUND` when there is no such instance, `RESOURCE_EXHAUSTED`, `INTERNAL` when a log cannot be read.
+pub(super) async fn open(
+    service: &Service,
+    request: v1::LogsRequest,
+) -> Result<Stream<v1::LogsResponse>, Status> {
+    let place = place(service)?;
+    let v1::LogsRequest { ids, app, follow, tail, since_ms } = request;
+    let wanted_count = ids.len();
+    let written = service.ask(|answer| Call::Logs { ids, app, answer }).await?;
+    if written.len() < wanted_count || written.is_empty() {
+        return Err(Status::not_found("there is no such instance"));
+    }
+    let from = match (tail, since_ms) {
+        (Some(count), _) => From::Tail(count),
+        (None, Some(since_ms)) => From::Time(since_ms.saturating_mul(1_000_000)),
+        (None, None) => From::Oldest,
+    };
+    let mut sources = Vec::with_capacity(written.len());
+    for one in written {
+        let follower = follower(service, &one, from).await?;
+        let Written { id, app, index, is_over, .. } = one;
+        let queue = VecDeque::new();
+        sources.push(Reading { id, app, index, follower, queue, missed: 0, has_ended: false, is_over });
+    }
+    let (news, closing) = (service.0.events.news(), service.0.closing.subscribe());
+    let reader = Reader { service: service.clone(), sources, follow, news, closing, _place: place };
+    let next = |reader: Option<Reader>| async move {
+        let mut reader = reader?;
+        match reader.next().await {
+            Ok(Some(response)) => Some((Ok(response), Some(reader))),
+            Ok(None) => None,
+            Err(status) => Some((Err(status), None)),
+        }
+    };
+    Ok(Box::pin(stream::unfold(Some(reader), next)))
+}
+
+/// A reader of an instance's log, whether it is being written or not.
+async fn follower(service: &Service, written: &Written, from: From) -> Result<Follower, Status> {
+    let log = match &written.log {
+        Some(log) => log.clone(),
+        None => {
+            let source = Source {
+                name: written.name.clone(),
+                app: written.app.clone(),
+                rate: None,
+                limits: service.0.config.logs.limits(),
+                output: None,
+                error: None,
+            };
+            attach(&service.0.logs, source).await.map_err(unreadable)?
+        }
+    };
+    log.follower(from).map_err(unreadable)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn unreadable(error: logs::LogsError) -> Status {
+    Status::internal(error.to_string())
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Option<v1::LogsResponse>, Status> {
+        loop {
+            if *self.closing.borrow() {
+                return Ok(None);
+            }
+            self.news.mark_unchanged();
+            // Files that were just written are read from memory.
+            tokio::task::block_in_place(|| self.fill())?;
+            let lines = self.take();
+            if !lines.is_empty() {
+                return Ok(Some(v1::LogsResponse { lines }));
+            }
+            if !self.follow || self.sources.iter().all(|source| source.has_ended && source.is_over) {
+                return Ok(None);
+            }
+            self.wait().await?;
+        }
+    }
+
+    fn fill(&mut self) -> Result<(), Status> {
+        for source in self.sources.iter_mut().filter(|source| source.queue.is_empty()) {
+            let chunk = source.follower.read(CHUNK_BYTES).map_err(unreadable)?;
+            source.missed += chunk.missed_count;
+            source.queue.extend(chunk.entries);
+        }
+        Ok(())
+    }
+
+    /// The oldest lines, as long as each log has one or nothing more for now.
+    fn take(&mut self) -> Vec<v1::LogLine> {
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        while lines.len() < LINES_PER_MESSAGE_MAX && bytes < MESSAGE_BYTES {
+            let with_lines = self.sources.iter_mut().filter(|source| !source.queue.is_empty());
+            let oldest = with_lines.min_by_key(|source| source.queue.front().map_or(0, |line| line.time_ns));
+            let Some(source) = oldest else { break };
+            let Some(entry) = source.queue.pop_front() else { break };
+            bytes += entry.payload.len();
+            lines.push(line(source, entry));
+            if source.queue.is_empty() {
+                break; // what it has next may be older than the others' next
+            }
+        }
+        lines
+    }
+
+    async fn wait(&mut self) -> Result<(), Status> {
+        let Self { sources, news, closing, .. } = self;
+        let (open, ended): (Vec<_>, Vec<_>) = sources.iter_mut().partition(|source| !source.has_ended);
+        let has_ended = !ended.is_empty();
+        let changes = open.into_iter().map(|source| {
+            Box::pin(async {
+                source.has_ended = !source.follower.changed().await;
+            })
+        });
+        let changes: Vec<_> = changes.collect();
+        tokio::select! {
+            () = any(changes) => {}
+            _ = news.changed(), if has_ended => {}
+            _ = closing.wait_for(|closing| *closing) => return Ok(()),
+        }
+        self.renew().await
+    }
+
+    /// Logs whose writer has ended: is the instance over, or does another container of it write on?
+    async fn renew(&mut self) -> Result<(), Status> {
+        let ended = |source: &&mut Reading| source.has_ended && !source.is_over;
+        let ids: Vec<String> =
+            self.sources.iter_mut().filter(ended).map(|source| source.id.clone()).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let written = self.service.ask(|answer| Call::Logs { ids, app: String::new(), answer }).await?;
+        for source in self.sources.iter_mut().filter(ended) {
+            match written.iter().find(|one| one.id == source.id) {
+                Some(one) => {
+                    let from = From::Sequence(source.follower.next_sequence());
+                    if let Some(log) = &one.log {
+                        source.follower = log.follower(from).map_err(unreadable)?;
+                        source.has_ended = one.is_over;
+                    }
+                    source.is_over = one.is_over;
+                }
+                None => source.is_over = true, // forgotten
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first of several; none of none.
+async fn any<F: Future<Output = ()> + Unpin>(futures: Vec<F>) {
+    if futures.is_empty() {
+        std::future::pending::<()>().await;
+    } else {
+        futures_util::future::select_all(futures).await;
+    }
+}
+
+fn line(source: &mut Reading, entry: Entry) -> v1::LogLine {
+    let stream = match entry.stream {
+        logs::Stream::Output => Kind::Output,
+        logs::Stream::Error => Kind::Error,
+        logs::Stream::Notice => Kind::Notice,
+    };
+    v1::LogLine {
+        id: source.id.clone(),
+        app: source.app.clone(),
+        index: source.index,
+        at_ns: entry.time_ns,
+        sequence: entry.sequence,
+        stream: stream.into(),
+        partial: entry.is_partial,
+        text: entry.payload,
+        missed: std::mem::take(&mut source.missed),
+    }
+}
