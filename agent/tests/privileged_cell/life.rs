@@ -14,7 +14,8 @@ fn privileged_an_instance_is_started_shown_stopped_and_forgotten() {
     assert_eq!(cell.run(&["--name", "web", "--app", "shop", "--label", "a=b"], FOR_EVER), "web\n");
     let table = cell.ok(&["ps", "--app", "shop"]);
     assert!(table.contains("web") && table.contains("running"), "{table}");
-    assert_eq!(cell.ok(&["ps", "-q"]), "web\n");
+    let socket = cell.directory().join("run/agent.sock");
+    assert_eq!(cell.ok(&["ps", "-q", "--cell", socket.to_str().unwrap()]), "web\n");
     let shown: serde_json::Value = serde_json::from_str(&cell.ok(&["inspect", "web"])).unwrap();
     assert_eq!((&shown[0]["status"], &shown[0]["labels"]["a"]), (&"running".into(), &"b".into()));
     assert!(cell.ok(&["stats", "--no-stream", "web"]).contains("web"));

@@ -46,7 +46,7 @@ impl Core {
             match attach(&logs, source).await {
                 Ok(log) => drop(sender.send(Input::Logging { id, attempt, log })),
                 Err(error) => {
-                    tracing::error!(id, %error, "its output is not taken up, and it will wait for that")
+                    tracing::error!(id, %error, "its output is not taken up, and it will wait for that");
                 }
             }
         });
