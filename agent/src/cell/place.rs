@@ -113,7 +113,14 @@ impl Place {
         let (uids, gids) = spec::id_mappings(&wish.flags.userns)?;
         let spare = if uids.is_empty() { image.roots.take() } else { None };
         let mut root = match spare {
-            Some(root) => root,
+            Some(mut root) => {
+                // By its name an agent that adopts the container finds the layer.
+                if let Err(error) = root.rename(&ground.layers, container) {
+                    root.remove()?;
+                    return Err(error.into());
+                }
+                root
+            }
             None => {
                 let place = (ground.layers.as_path(), container);
                 root::create(ground.images.ladder(), image.lower.as_fd(), (&uids, &gids), place)?

@@ -37,13 +37,13 @@ fn privileged_requests_over_a_limit_are_refused() {
         let request = v1::StartRequest { groups: vec![group] };
         cell.runtime.block_on(client.start(request)).expect_err("refused")
     };
-    let spec = Some(v1::Spec { image: cell.image(), ..v1::Spec::default() });
+    let spec = v1::Spec { image: cell.image(), ..v1::Spec::default() };
     let many = (0..1025).map(|index| format!("i{index}")).collect();
-    let status = start(v1::StartGroup { spec: spec.clone(), ids: many, ..v1::StartGroup::default() });
+    let status = start(v1::StartGroup { spec: Some(spec.clone()), ids: many, ..v1::StartGroup::default() });
     assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
     let status = start(v1::StartGroup { ids: vec!["a".into()], ..v1::StartGroup::default() });
     assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
-    let huge = v1::Spec { hostname: "x".repeat(2 << 20), ..spec.unwrap() };
+    let huge = v1::Spec { hostname: "x".repeat(2 << 20), ..spec };
     let status =
         start(v1::StartGroup { spec: Some(huge), ids: vec!["a".into()], ..v1::StartGroup::default() });
     assert_eq!(status.code(), tonic::Code::OutOfRange, "a message over its limit: {status}");

@@ -192,7 +192,38 @@ fn log_segment() -> Vec<u8> {
     bytes
 }
 
+/// A cell's journal with a spec, two instances and the end of one.
+fn journal() -> Vec<u8> {
+    use celda::cell::instance::{Machine, Policy};
+    use celda::cell::journal::format::{HEADER, write};
+    use celda::cell::journal::{Kept, Message, Record};
+    let kept = |id: &str| {
+        Record::Instance(Box::new(Kept {
+            id: id.into(),
+            app: "app".into(),
+            index: 1,
+            spec: "d".into(),
+            reservation: 7,
+            created_ms: 9,
+            removing: false,
+            machine: Machine::new(Policy::default(), 9),
+        }))
+    };
+    let spec = Record::Spec { digest: "d".into(), message: Message(vec![1, 2, 3]) };
+    let mut journal = HEADER.to_vec();
+    for records in
+        [vec![spec, kept("a")], vec![kept("b"), Record::Gone { id: "a".into() }, Record::Draining(true)]]
+    {
+        let lines: Vec<String> =
+            records.iter().map(|one| serde_json::to_string(one).expect("encoded")).collect();
+        let synced_bytes = journal.len() as u64;
+        write(&mut journal, (lines.join("\n") + "\n").as_bytes(), synced_bytes);
+    }
+    journal
+}
+
 fn main() -> io::Result<()> {
+    save("cell_journal", "whole", &[], &journal())?;
     for (name, tar) in tars() {
         save("tar", name, &[100, 7], &tar)?;
         save("tar", &format!("{name}.repaired"), &[101, 7], &tar)?;

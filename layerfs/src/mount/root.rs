@@ -51,6 +51,14 @@ impl Root {
         self.layer.path()
     }
 
+    /// Renames the writable layer to `containers/<id>`: whoever finds it knows whose it is.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the id is taken, or no file name.
+    pub fn rename(&mut self, containers: &Path, id: &str) -> Result<()> {
+        self.layer.rename(containers, id)
+    }
+
     /// The lock of the writable layer: who has the descriptor keeps the layer.
     pub fn lock(&self) -> BorrowedFd<'_> {
         self.layer.lock()

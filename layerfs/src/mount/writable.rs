@@ -63,6 +63,17 @@ impl WritableLayer {
         Ok(Self { path: name, lock })
     }
 
+    /// Renames the layer to `containers/<id>`. What is mounted from it stays so.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the id is taken, or no file name.
+    pub(super) fn rename(&mut self, containers: &Path, id: &str) -> Result<()> {
+        let name = layer_path(containers, id)?;
+        fs::rename(&self.path, &name).map_err(Error::io("rename writable layer", &self.path))?;
+        self.path = name;
+        Ok(())
+    }
+
     /// `containers/<id>`: what [`Ladder::overlay`](super::Ladder::overlay) takes.
     pub fn path(&self) -> &Path {
         &self.path
