@@ -33,6 +33,9 @@ pub enum Error {
     /// A cell, on either side of its socket.
     #[error(transparent)]
     Cell(#[from] CellError),
+    /// How instances are watched.
+    #[error(transparent)]
+    Health(#[from] crate::cell::health::HealthError),
     /// What instances write.
     #[error(transparent)]
     Logs(#[from] crate::cell::logs::LogsError),

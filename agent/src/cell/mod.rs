@@ -26,6 +26,7 @@ pub mod config;
 pub mod core;
 pub mod error;
 pub mod events;
+pub mod health;
 pub mod holder;
 pub mod image;
 pub mod instance;
