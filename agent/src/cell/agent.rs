@@ -24,6 +24,7 @@ use super::config::Config;
 use super::core::{Core, Input, Parts};
 use super::error::{CellError, Result};
 use super::events::Events;
+use super::health::Health;
 use super::holder::{Attending, Holder, raise_files_limit};
 use super::image::Images;
 use super::journal::Journal;
@@ -125,6 +126,7 @@ fn parts(
         books,
         journal,
         metrics: Arc::new(Metrics::default()),
+        health: Health::start()?,
         logs: Arc::new(Logs::start(logs)?),
         runtime: runtime.handle().clone(),
         sender,

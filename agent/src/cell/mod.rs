@@ -12,8 +12,9 @@
 //! | [`journal`] | what was asked for and what became of it, on disk |
 //! | [`holder`] | the process that containers are children of, so that the agent may die |
 //! | [`core`] | events to machines, machines' effects to workers |
-//! | [`wish`] | a message of the API as checked types |
+//! | [`wish`], [`wish_health`] | a message of the API as checked types |
 //! | [`image`], [`place`] | what a container runs from and in |
+//! | [`health`] | whether an instance has come up, lives and is ready |
 //! | [`logs`] | what instances write, in bounded files |
 //! | [`books`] | the cell's side of the auction |
 //! | [`events`], [`view`], [`metrics`] | what is shown |
@@ -37,6 +38,7 @@ pub mod place;
 pub mod service;
 pub mod view;
 pub mod wish;
+pub mod wish_health;
 pub mod work;
 
 pub use error::CellError;

@@ -51,6 +51,7 @@ impl Shown<'_> {
             end: machine.last_end().map(end),
             spec: with_spec.then(|| wish.message.clone()),
             cgroup,
+            ..v1::Instance::default()
         }
     }
 }

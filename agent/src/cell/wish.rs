@@ -10,6 +10,7 @@ use prost::Message as _;
 
 use super::config::Defaults;
 use super::instance::{CRASHES_COUNT_MAX, PERIOD_MS_MAX, Policy, Restart};
+use super::wish_health;
 use crate::spec::size::{CPU_PERIOD_US, Cpus, MemorySwap, Size};
 use crate::spec::{Network, RunFlags};
 
@@ -40,6 +41,8 @@ pub struct Wish {
     pub policy: Policy,
     /// What it takes of the ledger.
     pub resources: Resources,
+    /// How its health is looked at.
+    pub health: wish_health::Wanted,
     /// How long it is kept after its end, in milliseconds; none: as the cell keeps instances.
     pub result_ttl_ms: Option<u64>,
 }
@@ -72,6 +75,7 @@ impl Wish {
             flags: flags(&message)?,
             policy: policy(&message, defaults)?,
             resources,
+            health: wish_health::read(message.health.as_ref())?,
             result_ttl_ms,
             message,
         })

@@ -229,6 +229,8 @@ pub(super) fn instance_value(instance: &v1::Instance) -> serde_json::Value {
         "changedMs": instance.changed_ms,
         "nextStartMs": instance.next_start_ms,
         "cgroup": instance.cgroup,
+        "health": instance.health().as_str_name().trim_start_matches("HEALTH_").to_ascii_lowercase(),
+        "healthDetail": instance.health_detail,
         "end": end,
     });
     if let Some(spec) = &instance.spec {

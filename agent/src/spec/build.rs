@@ -18,7 +18,7 @@ const HOSTNAME_DIGITS: usize = 12;
 /// Bytes of a host name (HOST_NAME_MAX of limits.h).
 const HOSTNAME_BYTES_MAX: usize = 64;
 /// The annotation that keeps an image's HEALTHCHECK for whoever checks.
-const HEALTHCHECK: &str = "org.celda.healthcheck";
+pub const HEALTHCHECK: &str = "org.celda.healthcheck";
 
 /// Builds the spec. `config` is the image's config document, `rootfs` the mounted root: its /etc/passwd and
 /// /etc/group are read.

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 
 use crate::sandbox::caps::CapSet;
 
-pub use build::build;
+pub use build::{HEALTHCHECK, build};
 pub use config::ImageConfig;
 pub use env::read_file as read_env_file;
 pub use error::SpecError;

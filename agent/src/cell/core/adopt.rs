@@ -115,6 +115,7 @@ impl Core {
             }
         }
         self.log(id);
+        self.check(id);
         if let Some(ended) = ended {
             self.end(id, ended);
         }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use celda_api::cell::v1;
 
 use crate::cell::config::Config;
+use crate::cell::health::{State, WatchId};
 use crate::cell::holder::{Ended, Running};
 use crate::cell::instance::{Cause, Machine};
 use crate::cell::journal::Kept;
@@ -38,6 +39,10 @@ pub(super) struct Entry {
     pub(super) early_end: Option<Ended>,
     /// What it writes, once one of its containers ran under this agent.
     pub(super) log: Option<Log>,
+    /// Who looks at its health.
+    pub(super) watch: Option<WatchId>,
+    /// What is known of its health.
+    pub(super) health: Option<State>,
     /// Somebody ran a program in its container, and may have left something of it there.
     pub(super) was_entered: bool,
     /// When the attempt that is under way began.
@@ -60,6 +65,8 @@ impl Entry {
             body: None,
             early_end: None,
             log: None,
+            watch: None,
+            health: None,
             was_entered: false,
             begun_at: Instant::now(),
         }
@@ -92,7 +99,11 @@ impl Entry {
             created_ms: self.created_ms,
             cgroup: cgroup.unwrap_or_default(),
         };
-        shown.message(with_spec)
+        let mut message = shown.message(with_spec);
+        let (health, detail) = super::checking::shown(self.health.as_ref());
+        message.health = health.into();
+        message.health_detail = detail;
+        message
     }
 
     /// The name of its log: another instance of the same id has another.

@@ -12,6 +12,7 @@
 
 mod adopt;
 mod calls;
+mod checking;
 mod effects;
 mod entry;
 mod logging;
@@ -32,6 +33,7 @@ use super::books::Books;
 use super::config::Config;
 use super::error::{CellError, Result};
 use super::events::Events;
+use super::health::{Health, State};
 use super::holder::{Ended, News, Started};
 use super::instance::{Cause, Event};
 use super::journal::Journal;
@@ -83,6 +85,15 @@ pub enum Input {
         /// Its log.
         log: Log,
     },
+    /// A look at an instance found something new.
+    Health {
+        /// The instance.
+        id: String,
+        /// Which attempt.
+        attempt: u32,
+        /// What is known now.
+        state: State,
+    },
     /// The holder has news.
     News(News),
     /// The holder is gone, and what runs with it.
@@ -108,6 +119,8 @@ pub struct Parts {
     pub journal: Journal,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Who looks at instances' health.
+    pub health: Health,
     /// What instances write.
     pub logs: Arc<Logs>,
     /// Where logs are waited for.
@@ -186,6 +199,7 @@ impl Core {
                 self.started(&id, attempt, *place, started);
             }
             Input::Logging { id, attempt, log } => self.logging(&id, attempt, log),
+            Input::Health { id, attempt, state } => self.health(&id, attempt, state),
             Input::News(News::Ended { id, ended }) => self.ended(&id, ended),
             Input::News(News::There { .. }) => {} // only before the core begins, see `adopt`
             Input::Started { result: Err(_), .. } | Input::HolderGone(_) | Input::Quit => {} // the loop's
@@ -221,6 +235,7 @@ impl Core {
                 let early_end = entry.early_end.take();
                 self.step(id, Event::Started);
                 self.log(id);
+                self.check(id);
                 if let Some(ended) = early_end {
                     self.end(id, ended);
                 }
@@ -247,6 +262,7 @@ impl Core {
     fn end(&mut self, id: &str, ended: Ended) {
         let cause = entry::cause(ended);
         self.parts.metrics.ended(&cause);
+        self.check_no_more(id);
         if let Some(entry) = self.entries.get(id) {
             self.finish_log(&entry.log_name(id));
         }

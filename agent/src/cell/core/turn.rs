@@ -74,6 +74,13 @@ impl Core {
         }
     }
 
+    /// Shows an instance as it is now, where nothing changed that is kept.
+    pub(super) fn show(&mut self, id: &str) {
+        let Some(entry) = self.entries.get(id) else { return };
+        let instance = Some(entry.message(id, &self.cgroups, false));
+        self.turn.events.push(v1::Event { at_ms: now_ms(), instance });
+    }
+
     /// Forgets an instance that has ended.
     pub(super) fn forget(&mut self, id: &str) {
         let Some(entry) = self.entries.remove(id) else { return };
