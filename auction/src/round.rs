@@ -21,14 +21,16 @@
 mod answer;
 mod ask;
 mod deal;
+mod dispersion;
 mod memory;
 
 pub use memory::MEMORY_MAX;
 
 use crate::demand::{Batch, RESOURCES_COUNT, Resource, Resources, Strategy};
 use crate::ledger::{Epoch, Refused, ReservationId};
-use crate::score::Bid;
+use crate::score::{Bid, PRICE_ONE};
 use crate::view::{CellIndex, ClassSet, View, Walk, ZONES_MAX, ZoneSet};
+use dispersion::Dispersion;
 use memory::{Memory, Recalled};
 use rand::Rng;
 
@@ -56,11 +58,16 @@ pub struct Config {
     pub sample_min: u32,
     /// How many cells are asked for each instance of a batch, at least 1 (and `sample_min` in all).
     pub sample_per_instance: u32,
+    /// How many are asked for each instance instead, where the cells that bid before were uneven.
+    pub sample_uneven: u32,
+    /// Cells are uneven where the use of those that bid was further than this from the middle, on the mean, in units of
+    /// 2^-16 cells.
+    pub uneven_above: u64,
     /// Where no more cells than this could run an instance, all of them are asked: asking costs little there, and choosing
     /// from all keeps every cell within one instance of the mean.
     pub ask_all_max: u32,
-    /// How many of the least used cells a round remembers, at most [`MEMORY_MAX`]. Of a sample, up to half is asked from
-    /// memory. 0 for none.
+    /// How many of the least used cells a round remembers, at most [`MEMORY_MAX`]. Of a sample, up to a third is asked
+    /// from memory. 0 for none.
     pub memory: u32,
     /// Bids are dealt out before all have come, once only so many sixteenths of the asked are silent and the others
     /// have room enough: one slow cell holds nobody up.
@@ -78,6 +85,8 @@ impl Default for Config {
             ttl_us: 5_000_000,
             sample_min: 4,
             sample_per_instance: 2,
+            sample_uneven: 6,
+            uneven_above: PRICE_ONE / 128,
             ask_all_max: 128,
             memory: 32,
             stragglers_sixteenths: 2,
@@ -228,6 +237,8 @@ struct Ask {
     given: u32,
     first: u64,
     step: u64,
+    /// By its bid, at most [`PRICE_ONE`].
+    used: u64,
     epoch: Epoch,
 }
 
@@ -307,6 +318,7 @@ pub struct Round {
     wake_us: u64,
     is_done: bool,
     memory: Memory,
+    dispersion: Dispersion,
     recalled: Recalled,
     keys: Vec<u64>,
     heap: std::collections::BinaryHeap<std::cmp::Reverse<u64>>,
@@ -339,6 +351,7 @@ impl Round {
             wake_us: u64::MAX,
             is_done: true,
             memory: Memory::new(config.memory),
+            dispersion: Dispersion::default(),
             recalled: Recalled::default(),
             keys: Vec::new(),
             heap: std::collections::BinaryHeap::new(),

@@ -40,7 +40,8 @@ fn batch(count: u32) -> Batch {
 
 fn bid(room: u32, first: u64, step: u64) -> Bid {
     let short = if room == 0 { Shortage::NONE.with(Resource::Memory) } else { Shortage::NONE };
-    Bid { epoch: Epoch(1), room, first: Price(first), step: Price(step), short, free: CELL }
+    let used = Price(0);
+    Bid { epoch: Epoch(1), room, first: Price(first), step: Price(step), used, short, free: CELL }
 }
 
 /// A round and everything that it has said.
@@ -372,6 +373,31 @@ fn packing_fills_one_of_the_fullest_that_fit() {
     }
     assert!(chosen.keys().all(|cell| cell.0 % 16 == 15), "the four that have room for one: {chosen:?}");
     assert_eq!(chosen.len(), 4, "and each of them: {chosen:?}");
+}
+
+#[test]
+fn more_cells_are_asked_for_each_instance_where_cells_are_uneven() {
+    let asks_of_second_batch = |uses: fn(u32) -> u32| {
+        let (view, ledgers) = (view(400, 1), ledgers(400));
+        let terms = celda_auction::ledger::Terms { epoch: Epoch(1), now_us: 0, ttl_us: 1000 };
+        for (cell, ledger) in (0..).zip(&ledgers) {
+            for n in 0..uses(cell) {
+                let id = celda_auction::ReservationId::new(u64::from(cell * 16 + n + 1)).unwrap();
+                ledger.reserve(id, batch(1).demand(), terms).unwrap();
+            }
+        }
+        let mut local = Local::new(&view, &ledgers, Config::default());
+        let mut rng = Pcg64Mcg::seed_from_u64(3);
+        let mut place = || {
+            let before = local.calls().asks;
+            local.place(batch(8), 0, &mut rng, &mut Vec::new()).unwrap();
+            (local.calls().asks - before) as u32
+        };
+        assert_eq!(place(), 8 * Config::default().sample_per_instance, "nothing is known yet");
+        place()
+    };
+    assert_eq!(asks_of_second_batch(|_| 5), 8 * Config::default().sample_per_instance);
+    assert_eq!(asks_of_second_batch(|cell| cell % 11), 8 * Config::default().sample_uneven);
 }
 
 #[test]

@@ -6,6 +6,10 @@ use crate::ledger::Epoch;
 use crate::view::{CellIndex, View, Walk, ZoneIndex, ZoneSet};
 use rand::{Rng, RngExt};
 
+/// One in so many cells of a sample is asked from memory. What is remembered is old by the next batch: half of a sample
+/// of it spreads worse than a third.
+const RECALLED_PART: usize = 3;
+
 impl Round {
     /// Forgets the batch before, but not which answers were its own.
     pub(super) fn forget(&mut self) {
@@ -148,7 +152,8 @@ impl Round {
             self.is_done = true;
             if self.remembers {
                 let bids = self.asks.iter().filter(|ask| ask.room > 0);
-                self.memory.learn(bids.map(|ask| (ask.cell, ask.used())));
+                self.dispersion.learn(bids.clone().map(|ask| ask.used));
+                self.memory.learn(bids.map(|ask| (ask.cell, ask.used_after())));
             }
             if wanted > 0 {
                 effects.push(Effect::Refused { count: wanted });
@@ -196,7 +201,8 @@ impl Round {
         effects: &mut Vec<Effect>,
     ) -> u32 {
         self.forget_asks();
-        let (config, count, asks_all) = (&self.config, self.ask_count(), self.asks_all());
+        let (count, asks_all, per_instance) = (self.ask_count(), self.asks_all(), self.sample_per_instance());
+        let config = &self.config;
         let group = &mut self.groups[index];
         if group.walks == 0 || group.version != view.version() {
             if group.walks == WALKS_MAX {
@@ -205,7 +211,7 @@ impl Round {
             }
             if group.walks == 0 {
                 let least = if asks_all { WAVE_MAX } else { config.sample_min };
-                group.sample = least.max(group.wanted.saturating_mul(config.sample_per_instance)).max(1);
+                group.sample = least.max(group.wanted.saturating_mul(per_instance)).max(1);
             }
             group.walk = Walk::new(view, self.classes, group.zones, rng);
             group.version = view.version();
@@ -222,7 +228,7 @@ impl Round {
                 let place = view.place(cell);
                 place.is_some_and(|place| zones.has(place.zone) && classes.has(place.class))
             };
-            self.memory.recall(sample as usize / 2, is_wanted, &mut self.recalled);
+            self.memory.recall(sample as usize / RECALLED_PART, is_wanted, &mut self.recalled);
         }
         let mut ask_cell = |cell| {
             let ask = AskId(self.asks_base + self.asks.len() as u64);
@@ -243,6 +249,12 @@ impl Round {
         self.waiting += asked;
         self.refusal.cells_asked += asked;
         asked
+    }
+
+    /// How many cells are asked for each instance: more where that pays.
+    fn sample_per_instance(&self) -> u32 {
+        let is_uneven = self.remembers && self.dispersion.distance() > self.config.uneven_above;
+        if is_uneven { self.config.sample_uneven } else { self.config.sample_per_instance }
     }
 
     /// Asks a cell that is in another epoch by now once more.
@@ -299,6 +311,6 @@ impl Group {
 impl Ask {
     fn new(cell: CellIndex, group: u8) -> Self {
         let state = AskState::Waiting;
-        Self { cell, group, state, room: 0, dealt: 0, given: 0, first: 0, step: 0, epoch: Epoch(0) }
+        Self { cell, group, state, room: 0, dealt: 0, given: 0, first: 0, step: 0, used: 0, epoch: Epoch(0) }
     }
 }

@@ -121,6 +121,8 @@ impl Setup {
             ttl_us: sends_us + MESSAGE_LIFE_US + u64::from(draw(1, 300_000)),
             sample_min: draw(1, 4),
             sample_per_instance: draw(1, 2),
+            sample_uneven: draw(1, 5),
+            uneven_above: u64::from(draw(0, 2_000)),
             ask_all_max: draw(0, 1) * draw(1, 200),
             memory: draw(0, 1) * draw(1, 8),
             stragglers_sixteenths: draw(0, 4),
