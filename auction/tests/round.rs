@@ -393,11 +393,47 @@ fn more_cells_are_asked_for_each_instance_where_cells_are_uneven() {
             local.place(batch(8), 0, &mut rng, &mut Vec::new()).unwrap();
             (local.calls().asks - before) as u32
         };
-        assert_eq!(place(), 8 * Config::default().sample_per_instance, "nothing is known yet");
+        assert_eq!(place(), 2 * Config::default().sample_per_four, "nothing is known yet");
         place()
     };
-    assert_eq!(asks_of_second_batch(|_| 5), 8 * Config::default().sample_per_instance);
-    assert_eq!(asks_of_second_batch(|cell| cell % 11), 8 * Config::default().sample_uneven);
+    assert_eq!(asks_of_second_batch(|_| 5), 2 * Config::default().sample_per_four);
+    assert_eq!(asks_of_second_batch(|cell| cell % 11), 2 * Config::default().sample_per_four_uneven);
+}
+
+#[test]
+fn a_scan_of_more_cells_than_a_round_remembers_misses_none() {
+    let cells = celda_auction::round::ASKS_MAX as u32 + 4_000;
+    for the_one_with_room in [None, Some(CellIndex(cells / 2)), Some(CellIndex(cells - 1))] {
+        let mut stage = Stage::new(view(cells, 1), Config::default());
+        stage.begin(batch(1));
+        let mut queue: VecDeque<_> = stage.asks().into();
+        let (mut met, mut first) = (BTreeSet::new(), None);
+        while let Some((ask, cell)) = queue.pop_front() {
+            first.get_or_insert(ask);
+            assert!(met.insert(cell), "{cell:?} is asked twice");
+            let room = u32::from(Some(cell) == the_one_with_room);
+            stage.feed(0, Event::Bid { ask, bid: bid(room, 0, 0) });
+            queue.extend(stage.asks());
+        }
+        // An answer to an ask that is forgotten changes nothing.
+        stage.feed(0, Event::Bid { ask: first.unwrap(), bid: bid(1, 0, 0) });
+        match the_one_with_room {
+            None => {
+                assert_eq!(met.len() as u32, cells);
+                assert!(stage.round.is_done());
+                assert_eq!(stage.round.refusal().cells_asked, cells);
+                assert_eq!(stage.round.refusal().short[Resource::Memory as usize], cells);
+                assert!(stage.said.iter().any(|effect| matches!(effect, Effect::Refused { count: 1 })));
+            }
+            Some(the_one) => {
+                let reserve = stage.said.iter().find_map(|effect| match effect {
+                    Effect::Reserve { cell, .. } => Some(*cell),
+                    _ => None,
+                });
+                assert_eq!(reserve, Some(the_one));
+            }
+        }
+    }
 }
 
 #[test]

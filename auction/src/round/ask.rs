@@ -18,6 +18,7 @@ impl Round {
         self.attempts_base += self.attempts.len() as u64;
         self.attempts.clear();
         self.recalled.clear();
+        self.wait_us = None;
         self.waiting = 0;
         self.threshold = 0;
         self.attempts_open = 0;
@@ -130,6 +131,9 @@ impl Round {
         if self.waiting > 0 && (self.waiting > self.threshold || !self.has_room_for_all()) {
             return;
         }
+        if !self.asks.is_empty() {
+            self.wait_us.get_or_insert(now_us.saturating_sub(self.asked_us));
+        }
         loop {
             for group in 0..self.groups_count {
                 if self.groups[group].wanted > 0 && self.groups[group].room > 0 {
@@ -152,7 +156,7 @@ impl Round {
             self.is_done = true;
             if self.remembers {
                 let bids = self.asks.iter().filter(|ask| ask.room > 0);
-                self.dispersion.learn(bids.clone().map(|ask| ask.used));
+                self.dispersion.learn(bids.clone().map(|ask| ask.used), self.wait_us.unwrap_or_default());
                 self.memory.learn(bids.map(|ask| (ask.cell, ask.used_after())));
             }
             if wanted > 0 {
@@ -201,7 +205,7 @@ impl Round {
         effects: &mut Vec<Effect>,
     ) -> u32 {
         self.forget_asks();
-        let (count, asks_all, per_instance) = (self.ask_count(), self.asks_all(), self.sample_per_instance());
+        let (count, asks_all, per_four) = (self.ask_count(), self.asks_all(), self.sample_per_four());
         let config = &self.config;
         let group = &mut self.groups[index];
         if group.walks == 0 || group.version != view.version() {
@@ -211,7 +215,7 @@ impl Round {
             }
             if group.walks == 0 {
                 let least = if asks_all { WAVE_MAX } else { config.sample_min };
-                group.sample = least.max(group.wanted.saturating_mul(per_instance)).max(1);
+                group.sample = least.max(group.wanted.saturating_mul(per_four).div_ceil(4)).max(1);
             }
             group.walk = Walk::new(view, self.classes, group.zones, rng);
             group.version = view.version();
@@ -251,10 +255,11 @@ impl Round {
         asked
     }
 
-    /// How many cells are asked for each instance: more where that pays.
-    fn sample_per_instance(&self) -> u32 {
-        let is_uneven = self.remembers && self.dispersion.distance() > self.config.uneven_above;
-        if is_uneven { self.config.sample_uneven } else { self.config.sample_per_instance }
+    /// How many cells are asked for every four instances: more where that pays.
+    fn sample_per_four(&self) -> u32 {
+        let config = &self.config;
+        let pays = self.remembers && self.dispersion.is_above(config.uneven_above, config.uneven_within_us);
+        if pays { config.sample_per_four_uneven } else { config.sample_per_four }
     }
 
     /// Asks a cell that is in another epoch by now once more.
