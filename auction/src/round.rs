@@ -21,14 +21,16 @@
 mod answer;
 mod ask;
 mod deal;
+mod dispersion;
 mod memory;
 
 pub use memory::MEMORY_MAX;
 
 use crate::demand::{Batch, RESOURCES_COUNT, Resource, Resources, Strategy};
 use crate::ledger::{Epoch, Refused, ReservationId};
-use crate::score::Bid;
+use crate::score::{Bid, PRICE_ONE};
 use crate::view::{CellIndex, ClassSet, View, Walk, ZONES_MAX, ZoneSet};
+use dispersion::Dispersion;
 use memory::{Memory, Recalled};
 use rand::Rng;
 
@@ -54,13 +56,22 @@ pub struct Config {
     pub ttl_us: u64,
     /// How many cells are asked for a single instance, at least 1. Four fresh bids balance as well as seeing all cells.
     pub sample_min: u32,
-    /// How many cells are asked for each instance of a batch, at least 1 (and `sample_min` in all).
-    pub sample_per_instance: u32,
+    /// How many cells are asked for every four instances of a batch, at least 4 (and `sample_min` in all). Among cells
+    /// that are even a few to spare are enough: one that is slow or full costs no second wave.
+    pub sample_per_four: u32,
+    /// How many are asked for every four instances instead, where the cells that bid before were uneven.
+    pub sample_per_four_uneven: u32,
+    /// Cells are uneven where the use of those that bid was further than this from the middle, on the mean, in units of
+    /// 2^-16 cells.
+    pub uneven_above: u64,
+    /// Cells whose bids take longer than this, on the mean, are not asked more for being uneven: they are busy, and a choice
+    /// among old bids is no better for being wide.
+    pub uneven_within_us: u64,
     /// Where no more cells than this could run an instance, all of them are asked: asking costs little there, and choosing
     /// from all keeps every cell within one instance of the mean.
     pub ask_all_max: u32,
-    /// How many of the least used cells a round remembers, at most [`MEMORY_MAX`]. Of a sample, up to half is asked from
-    /// memory. 0 for none.
+    /// How many of the least used cells a round remembers, at most [`MEMORY_MAX`]. Of a sample, up to a third is asked
+    /// from memory. 0 for none.
     pub memory: u32,
     /// Bids are dealt out before all have come, once only so many sixteenths of the asked are silent and the others
     /// have room enough: one slow cell holds nobody up.
@@ -69,20 +80,28 @@ pub struct Config {
     pub pack_choices: u32,
 }
 
+impl Config {
+    /// For cells in one data centre.
+    pub const DEFAULT: Self = Self {
+        ask_deadline_us: 50_000,
+        reserve_deadline_us: 50_000,
+        reserve_sends_max: 3,
+        ttl_us: 5_000_000,
+        sample_min: 4,
+        sample_per_four: 5,
+        sample_per_four_uneven: 24,
+        uneven_above: PRICE_ONE / 128,
+        uneven_within_us: 2_000,
+        ask_all_max: 128,
+        memory: 32,
+        stragglers_sixteenths: 2,
+        pack_choices: 4,
+    };
+}
+
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            ask_deadline_us: 50_000,
-            reserve_deadline_us: 50_000,
-            reserve_sends_max: 3,
-            ttl_us: 5_000_000,
-            sample_min: 4,
-            sample_per_instance: 2,
-            ask_all_max: 128,
-            memory: 32,
-            stragglers_sixteenths: 2,
-            pack_choices: 4,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -228,6 +247,8 @@ struct Ask {
     given: u32,
     first: u64,
     step: u64,
+    /// By its bid, at most [`PRICE_ONE`].
+    used: u64,
     epoch: Epoch,
 }
 
@@ -298,6 +319,9 @@ pub struct Round {
     /// Bids are dealt out when no more than so many are waited for.
     threshold: u32,
     asks_deadline_us: u64,
+    /// When the first asks were sent, and how long their bids took.
+    asked_us: u64,
+    wait_us: Option<u64>,
     attempts: Vec<Attempt>,
     attempts_base: u64,
     attempts_open: u32,
@@ -307,6 +331,7 @@ pub struct Round {
     wake_us: u64,
     is_done: bool,
     memory: Memory,
+    dispersion: Dispersion,
     recalled: Recalled,
     keys: Vec<u64>,
     heap: std::collections::BinaryHeap<std::cmp::Reverse<u64>>,
@@ -330,6 +355,8 @@ impl Round {
             waiting: 0,
             threshold: 0,
             asks_deadline_us: 0,
+            asked_us: 0,
+            wait_us: None,
             attempts: Vec::new(),
             attempts_base: 0,
             attempts_open: 0,
@@ -339,6 +366,7 @@ impl Round {
             wake_us: u64::MAX,
             is_done: true,
             memory: Memory::new(config.memory),
+            dispersion: Dispersion::default(),
             recalled: Recalled::default(),
             keys: Vec::new(),
             heap: std::collections::BinaryHeap::new(),
@@ -356,6 +384,7 @@ impl Round {
         effects: &mut Vec<Effect>,
     ) {
         self.forget();
+        self.asked_us = now_us;
         self.classes = view.matching(&batch.demand().requirements);
         self.make_groups(&batch, view);
         self.remembers = batch.demand().strategy == Strategy::Spread && !self.asks_all();

@@ -57,6 +57,8 @@ pub struct Bid {
     pub first: Price,
     /// How much more each further one costs.
     pub step: Price,
+    /// How much of the cell is in use: the part of a spread price that lasts. 0 when `room` is.
+    pub used: Price,
     /// What is short when `room` is 0.
     pub short: Shortage,
     /// What is free.
@@ -91,9 +93,10 @@ pub fn bid(snapshot: &Snapshot<'_>, demand: &Demand, count: u32, epoch: Epoch) -
         Ok(need) => {
             let (first, step) = curve(snapshot, demand.strategy, need);
             let room = room(snapshot, need, demand.resources.ports, count);
-            Bid { epoch, room, first, step, short: Shortage::NONE, free }
+            let used = Price(snapshot.shape.mean_fraction(used(snapshot)));
+            Bid { epoch, room, first, step, used, short: Shortage::NONE, free }
         }
-        Err(short) => Bid { epoch, room: 0, first: Price(0), step: Price(0), short, free },
+        Err(short) => Bid { epoch, room: 0, first: Price(0), step: Price(0), used: Price(0), short, free },
     }
 }
 
@@ -107,12 +110,17 @@ fn room(snapshot: &Snapshot<'_>, need: Lanes, ports: u32, count: u32) -> u32 {
     by_lanes.chain(by_ports).fold(count, u32::min)
 }
 
+/// What is in use.
+fn used(snapshot: &Snapshot<'_>) -> Lanes {
+    // No lane of free is above the capacity.
+    Lanes(snapshot.shape.total().0 - snapshot.free.0)
+}
+
 /// The price of the first instance and the step to the next.
 fn curve(snapshot: &Snapshot<'_>, strategy: Strategy, need: Lanes) -> (Price, Price) {
     let shape = snapshot.shape;
-    // No lane of free is above the capacity, and none of need above free.
-    let used = Lanes(shape.total().0 - snapshot.free.0 + need.0);
-    let fraction = shape.mean_fraction(used);
+    // None of need is above free.
+    let fraction = shape.mean_fraction(Lanes(used(snapshot).0 + need.0));
     match strategy {
         Strategy::Spread => {
             let starting = u64::from(snapshot.starting) * STARTING_WEIGHT;

@@ -40,7 +40,8 @@ fn batch(count: u32) -> Batch {
 
 fn bid(room: u32, first: u64, step: u64) -> Bid {
     let short = if room == 0 { Shortage::NONE.with(Resource::Memory) } else { Shortage::NONE };
-    Bid { epoch: Epoch(1), room, first: Price(first), step: Price(step), short, free: CELL }
+    let used = Price(0);
+    Bid { epoch: Epoch(1), room, first: Price(first), step: Price(step), used, short, free: CELL }
 }
 
 /// A round and everything that it has said.
@@ -372,6 +373,67 @@ fn packing_fills_one_of_the_fullest_that_fit() {
     }
     assert!(chosen.keys().all(|cell| cell.0 % 16 == 15), "the four that have room for one: {chosen:?}");
     assert_eq!(chosen.len(), 4, "and each of them: {chosen:?}");
+}
+
+#[test]
+fn more_cells_are_asked_for_each_instance_where_cells_are_uneven() {
+    let asks_of_second_batch = |uses: fn(u32) -> u32| {
+        let (view, ledgers) = (view(400, 1), ledgers(400));
+        let terms = celda_auction::ledger::Terms { epoch: Epoch(1), now_us: 0, ttl_us: 1000 };
+        for (cell, ledger) in (0..).zip(&ledgers) {
+            for n in 0..uses(cell) {
+                let id = celda_auction::ReservationId::new(u64::from(cell * 16 + n + 1)).unwrap();
+                ledger.reserve(id, batch(1).demand(), terms).unwrap();
+            }
+        }
+        let mut local = Local::new(&view, &ledgers, Config::default());
+        let mut rng = Pcg64Mcg::seed_from_u64(3);
+        let mut place = || {
+            let before = local.calls().asks;
+            local.place(batch(8), 0, &mut rng, &mut Vec::new()).unwrap();
+            (local.calls().asks - before) as u32
+        };
+        assert_eq!(place(), 2 * Config::default().sample_per_four, "nothing is known yet");
+        place()
+    };
+    assert_eq!(asks_of_second_batch(|_| 5), 2 * Config::default().sample_per_four);
+    assert_eq!(asks_of_second_batch(|cell| cell % 11), 2 * Config::default().sample_per_four_uneven);
+}
+
+#[test]
+fn a_scan_of_more_cells_than_a_round_remembers_misses_none() {
+    let cells = celda_auction::round::ASKS_MAX as u32 + 4_000;
+    for the_one_with_room in [None, Some(CellIndex(cells / 2)), Some(CellIndex(cells - 1))] {
+        let mut stage = Stage::new(view(cells, 1), Config::default());
+        stage.begin(batch(1));
+        let mut queue: VecDeque<_> = stage.asks().into();
+        let (mut met, mut first) = (BTreeSet::new(), None);
+        while let Some((ask, cell)) = queue.pop_front() {
+            first.get_or_insert(ask);
+            assert!(met.insert(cell), "{cell:?} is asked twice");
+            let room = u32::from(Some(cell) == the_one_with_room);
+            stage.feed(0, Event::Bid { ask, bid: bid(room, 0, 0) });
+            queue.extend(stage.asks());
+        }
+        // An answer to an ask that is forgotten changes nothing.
+        stage.feed(0, Event::Bid { ask: first.unwrap(), bid: bid(1, 0, 0) });
+        match the_one_with_room {
+            None => {
+                assert_eq!(met.len() as u32, cells);
+                assert!(stage.round.is_done());
+                assert_eq!(stage.round.refusal().cells_asked, cells);
+                assert_eq!(stage.round.refusal().short[Resource::Memory as usize], cells);
+                assert!(stage.said.iter().any(|effect| matches!(effect, Effect::Refused { count: 1 })));
+            }
+            Some(the_one) => {
+                let reserve = stage.said.iter().find_map(|effect| match effect {
+                    Effect::Reserve { cell, .. } => Some(*cell),
+                    _ => None,
+                });
+                assert_eq!(reserve, Some(the_one));
+            }
+        }
+    }
 }
 
 #[test]

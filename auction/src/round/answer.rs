@@ -3,7 +3,7 @@
 use super::{AskId, AskState, AttemptId, AttemptState, Effect, REASKS_MAX, Round};
 use crate::demand::{BATCH_MAX, Resources, Shortage};
 use crate::ledger::Refused;
-use crate::score::{Bid, PRICE_MAX};
+use crate::score::{Bid, PRICE_MAX, PRICE_ONE};
 
 /// Nearness of a cell whose free amounts are just what is needed.
 const NEAR_ONE: u64 = 1 << 16;
@@ -24,6 +24,7 @@ impl Round {
         // A lie is bounded: such a cell is chosen last, or first and then refuses once.
         ask.first = bid.first.0.min(PRICE_MAX);
         ask.step = bid.step.0.min(PRICE_MAX);
+        ask.used = bid.used.0.min(PRICE_ONE);
         if ask.room == 0 {
             self.count_short(bid.short);
             self.compare_nearest(&bid.free);

@@ -6,6 +6,10 @@ use crate::ledger::Epoch;
 use crate::view::{CellIndex, View, Walk, ZoneIndex, ZoneSet};
 use rand::{Rng, RngExt};
 
+/// One in so many cells of a sample is asked from memory. What is remembered is old by the next batch: half of a sample
+/// of it spreads worse than a third.
+const RECALLED_PART: usize = 3;
+
 impl Round {
     /// Forgets the batch before, but not which answers were its own.
     pub(super) fn forget(&mut self) {
@@ -14,6 +18,7 @@ impl Round {
         self.attempts_base += self.attempts.len() as u64;
         self.attempts.clear();
         self.recalled.clear();
+        self.wait_us = None;
         self.waiting = 0;
         self.threshold = 0;
         self.attempts_open = 0;
@@ -126,6 +131,9 @@ impl Round {
         if self.waiting > 0 && (self.waiting > self.threshold || !self.has_room_for_all()) {
             return;
         }
+        if !self.asks.is_empty() {
+            self.wait_us.get_or_insert(now_us.saturating_sub(self.asked_us));
+        }
         loop {
             for group in 0..self.groups_count {
                 if self.groups[group].wanted > 0 && self.groups[group].room > 0 {
@@ -148,7 +156,8 @@ impl Round {
             self.is_done = true;
             if self.remembers {
                 let bids = self.asks.iter().filter(|ask| ask.room > 0);
-                self.memory.learn(bids.map(|ask| (ask.cell, ask.used())));
+                self.dispersion.learn(bids.clone().map(|ask| ask.used), self.wait_us.unwrap_or_default());
+                self.memory.learn(bids.map(|ask| (ask.cell, ask.used_after())));
             }
             if wanted > 0 {
                 effects.push(Effect::Refused { count: wanted });
@@ -196,7 +205,8 @@ impl Round {
         effects: &mut Vec<Effect>,
     ) -> u32 {
         self.forget_asks();
-        let (config, count, asks_all) = (&self.config, self.ask_count(), self.asks_all());
+        let (count, asks_all, per_four) = (self.ask_count(), self.asks_all(), self.sample_per_four());
+        let config = &self.config;
         let group = &mut self.groups[index];
         if group.walks == 0 || group.version != view.version() {
             if group.walks == WALKS_MAX {
@@ -205,7 +215,7 @@ impl Round {
             }
             if group.walks == 0 {
                 let least = if asks_all { WAVE_MAX } else { config.sample_min };
-                group.sample = least.max(group.wanted.saturating_mul(config.sample_per_instance)).max(1);
+                group.sample = least.max(group.wanted.saturating_mul(per_four).div_ceil(4)).max(1);
             }
             group.walk = Walk::new(view, self.classes, group.zones, rng);
             group.version = view.version();
@@ -222,7 +232,7 @@ impl Round {
                 let place = view.place(cell);
                 place.is_some_and(|place| zones.has(place.zone) && classes.has(place.class))
             };
-            self.memory.recall(sample as usize / 2, is_wanted, &mut self.recalled);
+            self.memory.recall(sample as usize / RECALLED_PART, is_wanted, &mut self.recalled);
         }
         let mut ask_cell = |cell| {
             let ask = AskId(self.asks_base + self.asks.len() as u64);
@@ -243,6 +253,13 @@ impl Round {
         self.waiting += asked;
         self.refusal.cells_asked += asked;
         asked
+    }
+
+    /// How many cells are asked for every four instances: more where that pays.
+    fn sample_per_four(&self) -> u32 {
+        let config = &self.config;
+        let pays = self.remembers && self.dispersion.is_above(config.uneven_above, config.uneven_within_us);
+        if pays { config.sample_per_four_uneven } else { config.sample_per_four }
     }
 
     /// Asks a cell that is in another epoch by now once more.
@@ -299,6 +316,6 @@ impl Group {
 impl Ask {
     fn new(cell: CellIndex, group: u8) -> Self {
         let state = AskState::Waiting;
-        Self { cell, group, state, room: 0, dealt: 0, given: 0, first: 0, step: 0, epoch: Epoch(0) }
+        Self { cell, group, state, room: 0, dealt: 0, given: 0, first: 0, step: 0, used: 0, epoch: Epoch(0) }
     }
 }

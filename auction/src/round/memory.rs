@@ -1,14 +1,14 @@
 //! Cells that bid well: whom to ask again, besides those drawn at random.
 //!
 //! ```text
-//! bids ─> the few least used, least first ─> half of the next batch's asks ─> fresh bids ─> ..
+//! bids ─> the few least used, least first ─> a third of the next batch's asks ─> fresh bids ─> ..
 //! ```
-//! Half of a sample from memory and half at random comes nearer to the least used of all cells than a random sample of
-//! many times the size (Mitzenmacher, Prabhakar, Shah: Load Balancing with Memory, FOCS 2002). What is remembered only
+//! Some of a sample from memory and the others at random comes nearer to the least used of all cells than a random sample
+//! of many times the size (Mitzenmacher, Prabhakar, Shah: Load Balancing with Memory, FOCS 2002). What is remembered only
 //! chooses whom to ask: a price is always fresh.
 
 use super::Ask;
-use crate::score::{SAME_APP_WEIGHT, STARTING_WEIGHT};
+use crate::score::{PRICE_ONE, SAME_APP_WEIGHT, STARTING_WEIGHT};
 use crate::view::CellIndex;
 
 /// The most cells that a round may remember.
@@ -106,13 +106,10 @@ impl Recalled {
 }
 
 impl Ask {
-    /// How much the cell is used, by its bid on a batch that is spread and with what was given to it: the price of the
-    /// next instance, without what that one takes, without those of the same app, which are nothing to other apps, and
-    /// without the start of those that were given, which is over soon.
-    pub(super) fn used(&self) -> u64 {
-        let takes = (self.step % SAME_APP_WEIGHT).saturating_sub(STARTING_WEIGHT);
-        let starts = STARTING_WEIGHT * u64::from(self.given);
-        (self.first % SAME_APP_WEIGHT).saturating_sub(takes + starts)
+    /// How much the cell is used, by its bid and with what was given to it.
+    pub(super) fn used_after(&self) -> u64 {
+        let takes = self.step.saturating_sub(STARTING_WEIGHT + SAME_APP_WEIGHT).min(PRICE_ONE);
+        (self.used + takes * u64::from(self.given)).min(PRICE_ONE)
     }
 }
 

@@ -131,7 +131,8 @@ impl World {
                 let room = [0, 1, bid.room + 1, u32::MAX][rng.random_range(0..4)];
                 let first = Price([0, u64::MAX, bid.first.0 / 2][rng.random_range(0..3)]);
                 let step = Price([0, u64::MAX][rng.random_range(0..2)]);
-                Answer::Bid { ask, bid: Bid { room, first, step, ..bid } }
+                let used = Price([0, u64::MAX, bid.used.0 / 2][rng.random_range(0..3)]);
+                Answer::Bid { ask, bid: Bid { room, first, step, used, ..bid } }
             }
             Answer::Reserved { attempt, held, refused } => {
                 let held = [0, held + 1, held / 2, u32::MAX][rng.random_range(0..4)];

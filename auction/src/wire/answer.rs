@@ -4,7 +4,7 @@ use super::request::{resources, resources_message};
 use super::{DETAIL_BYTES_MAX, Malformed, within};
 use crate::demand::{AMOUNT_MAX, RESOURCES_COUNT, Resources, Shortage};
 use crate::ledger::{Epoch, Refused};
-use crate::score::{Bid, PRICE_MAX, Price};
+use crate::score::{Bid, PRICE_MAX, PRICE_ONE, Price};
 use celda_api::auction::v1;
 use celda_api::auction::v1::failure::Reason;
 use celda_api::auction::v1::reserve_response::Refused as RefusedMessage;
@@ -39,6 +39,7 @@ pub fn bid(message: &v1::BidResponse, count: u32) -> Result<Bid, Malformed> {
         room,
         first: price("BidResponse.first", message.first)?,
         step: price("BidResponse.step", message.step)?,
+        used: Price(within("BidResponse.used", message.used.into(), 0, PRICE_ONE)?),
         short: shortage("BidResponse.short", message.short)?,
         free,
     })
@@ -52,6 +53,8 @@ pub fn bid_message(bid: &Bid) -> v1::BidResponse {
         room: bid.room,
         first: bid.first.0,
         step: bid.step.0,
+        // At most PRICE_ONE.
+        used: bid.used.0 as u32,
         short: bid.short.bits().into(),
         free: (bid.room == 0 && bid.free != Resources::default()).then(|| resources_message(&bid.free)),
     }
@@ -163,6 +166,7 @@ mod tests {
         assert!(bid(&v1::BidResponse { first: PRICE_MAX + 1, ..fine }, 1).is_err());
         assert!(bid(&v1::BidResponse { step: u64::MAX, ..fine }, 1).is_err());
         assert!(bid(&v1::BidResponse { short: 32, ..fine }, 1).is_err());
+        assert!(bid(&v1::BidResponse { used: 1 + PRICE_ONE as u32, ..fine }, 1).is_err());
         let free = v1::Resources { memory_mib: AMOUNT_MAX + 1, ..Default::default() };
         assert!(bid(&v1::BidResponse { free: Some(free), ..fine }, 1).is_err());
     }

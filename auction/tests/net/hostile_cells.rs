@@ -129,6 +129,7 @@ async fn absurd_bids_are_no_bids() {
         v1::BidResponse { room: 1, first: u64::MAX, ..Default::default() },
         v1::BidResponse { room: 1, step: 1 << 47, ..Default::default() },
         v1::BidResponse { short: u32::MAX, ..Default::default() },
+        v1::BidResponse { room: 1, used: u32::MAX, ..Default::default() },
     ] {
         let fake = Fake::serve(move |_, _, mut answer| {
             answer.answer = Some(Answer::Bid(absurd));

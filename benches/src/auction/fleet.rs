@@ -120,3 +120,50 @@ impl Fleet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Fleet> {
+        let directory = tempfile::tempdir().expect("a folder for the test");
+        let path = directory.path().join("cells.csv");
+        std::fs::write(&path, text).expect("a file for the test");
+        Fleet::read(&path)
+    }
+
+    const HEAD: &str = "name,zone,cpu_milli,memory_mib,disk_mib,containers\n";
+
+    #[test]
+    fn cells_of_a_file_have_their_zones_and_capacities() {
+        let fleet = read(&format!("{HEAD}a,east,4000,8192,10000,50\nb,west,64000,262144,100000,250\n"))
+            .expect("sound");
+        let zones: Vec<_> = fleet
+            .cells()
+            .map(|(_, zone)| fleet.view.zone_name(zone).expect("has a name").to_owned())
+            .collect();
+        assert_eq!(zones, ["east", "west"]);
+        assert_eq!(fleet.capacity(CellIndex(0)).cpu_milli, 4_000);
+        assert_eq!(fleet.capacity(CellIndex(1)).containers, 250);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_of_cells_is_said() {
+        let nine = "a,z,9,9,9,9\n";
+        let zones: String =
+            (0..=celda_auction::view::ZONES_MAX).map(|zone| format!("a,z{zone},9,9,9,9\n")).collect();
+        for (text, says) in [
+            (String::new(), "there are none"),
+            (HEAD.to_owned(), "there are none"),
+            (format!("name,zone,cpu_milli\n{nine}"), "line: 2"),
+            (format!("{HEAD}a,z,-1,9,9,9\n"), "field 2"),
+            (format!("{HEAD}a,z,9,99999999999,9,9\n"), "field 3"),
+            (format!("{HEAD}a,z,9\n"), "line: 2"),
+            (format!("{HEAD}a,z,0,9,9,9\n"), "cpu"),
+            (format!("{HEAD}{zones}"), "zones"),
+        ] {
+            let error = read(&text).err().expect("is refused").to_string();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+    }
+}

@@ -56,8 +56,8 @@ const LATENCY_MAX_US: u64 = 60_000_000;
 
 /// The loads, in placements a second, that are offered after the most that is possible.
 const RATES: [f64; 2] = [50_000.0, 25_000.0];
-/// Cells that are asked for each instance: as is the default, and as few as can be.
-const SAMPLES: [u32; 2] = [2, 1];
+/// Cells that are asked for every four instances: as is the default, and as few as can be.
+const SAMPLES: [u32; 2] = [Config::DEFAULT.sample_per_four, 4];
 
 const NOTES: &str = "\
 Each cell is a gRPC service with a listener of its own; each has one connection, which all auctioneers of the process\n\
@@ -83,7 +83,7 @@ pub(crate) struct SocketOptions {
     /// Seconds of each measurement, after one that is not counted.
     #[arg(long, default_value_t = 5.0, value_name = "S")]
     socket_seconds: f64,
-    /// Cells that are asked for each instance of a batch, a table for each.
+    /// Cells that are asked for every four instances of a batch, a table for each.
     #[arg(long, value_delimiter = ',', default_values_t = SAMPLES, value_name = "N")]
     samples: Vec<u32>,
     /// Unix sockets in place of TCP.
@@ -98,7 +98,7 @@ impl SocketOptions {
             socket_cells: 20,
             auctioneers: 4,
             rates: vec![500.0],
-            samples: vec![2],
+            samples: vec![5],
             socket_seconds: 1.0,
             ..self
         }
@@ -186,8 +186,9 @@ pub(super) fn run(options: &AuctionOptions) -> Result<()> {
         let loads = all_loads(&socket, sample, &cells, &ledgers);
         let loads = runtime.block_on(tokio::task::LocalSet::new().run_until(loads))?;
         let auctioneers = socket.auctioneers;
+        let asks = f64::from(sample) / 4.0;
         let title =
-            format!("{count} cells, {auctioneers} auctioneers, {kind}, {sample} asked for each instance");
+            format!("{count} cells, {auctioneers} auctioneers, {kind}, {asks} asked for each instance");
         let mut table = Table::new(title, &columns);
         table.rows = loads.iter().map(Load::row).collect();
         report.add(table);
@@ -207,7 +208,7 @@ async fn all_loads(
     }
     let round = Config {
         ttl_us: TTL_US,
-        sample_per_instance: sample,
+        sample_per_four: sample,
         // Under the load that is looked for, answers queue: none is to be taken for lost.
         ask_deadline_us: PATIENCE_US,
         reserve_deadline_us: PATIENCE_US,

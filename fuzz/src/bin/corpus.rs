@@ -169,7 +169,7 @@ fn auction_messages() -> [Vec<u8>; 2] {
         v1::call::Call::Reserve(reserve),
         v1::call::Call::Settle(v1::SettleRequest { first_id: 9, count: 4, action: 2 }),
     ];
-    let bid = v1::BidResponse { epoch: 1, room: 0, first: 5, step: 6, short: 3, free: Some(resources) };
+    let bid = v1::BidResponse { epoch: 1, room: 0, first: 5, step: 6, used: 7, short: 3, free: Some(resources) };
     let answers = [
         v1::answer::Answer::Bid(bid),
         v1::answer::Answer::Reserve(v1::ReserveResponse { held: 2, refused: 1, short: 4, epoch: 0 }),
