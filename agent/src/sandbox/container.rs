@@ -4,11 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::process::Signal;
 
 use super::cgroup::CgroupDir;
 use super::error::{Result, SandboxError};
-use super::exit::Exit;
+use super::exit::{self, Exit};
 
 /// The parent's ends of the container's standard files, where [`Stdio::Pipes`](super::Stdio::Pipes) was asked for.
 #[derive(Debug, Default)]
@@ -84,6 +84,11 @@ impl Container {
         &mut self.pipes
     }
 
+    /// The cgroup that it was born into.
+    pub fn cgroup(&self) -> Option<&CgroupDir> {
+        self.cgroup.as_ref()
+    }
+
     /// Where the time of the start went.
     pub fn timings(&self) -> Timings {
         self.timings
@@ -105,18 +110,7 @@ impl Container {
     /// # Errors
     /// [`SandboxError::Parent`] when the kernel does not let us wait, [`SandboxError::Cgroup`] when the cgroup stays.
     pub fn wait(self) -> Result<Exit> {
-        let exit = loop {
-            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
-                Ok(Some(status)) => {
-                    break match (status.exit_status(), status.terminating_signal()) {
-                        (Some(code), _) => Exit::Code(code as u8), // the kernel keeps eight bits
-                        (None, signal) => Exit::Signal(signal.unwrap_or(0)),
-                    };
-                }
-                Ok(None) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(SandboxError::parent("wait for the container")(errno.into())),
-            }
-        };
+        let exit = exit::wait(self.pidfd.as_fd())?;
         let Some(cgroup) = self.cgroup else { return Ok(exit) };
         let kills_count =
             if cgroup.is_limited() { cgroup.oom_events().map_or(0, |kills| kills.kills) } else { 0 };

@@ -60,6 +60,20 @@ pub enum SandboxError {
         /// The step as the plan prints it.
         step: String,
     },
+    /// A program was to be run in a container that is no more.
+    #[error("the container has ended, or is ending; nothing was run in it")]
+    Ended,
+    /// A program was to be run in a container whose processes are stopped.
+    #[error("the container is frozen; let it go on first")]
+    Frozen,
+    /// A program did not come as far as its execution, and was killed.
+    #[error("killed after {waited_ms} ms at: {step}; is the container frozen, or its filesystem stuck?")]
+    Stuck {
+        /// The step as the plan prints it.
+        step: String,
+        /// How long it was waited for.
+        waited_ms: u64,
+    },
     /// The container's cgroup could not be cleared away.
     #[error(transparent)]
     Cgroup(#[from] super::cgroup::CgroupError),

@@ -1,6 +1,12 @@
 //! How a container ended.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions};
+
+use super::error::{Result, SandboxError};
 
 /// The way a container's first process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +30,31 @@ impl Exit {
             Self::Signal(signal) => u8::try_from(128 + (signal & 0x7f)).unwrap_or(u8::MAX),
             Self::OutOfMemory { .. } => 137,
         }
+    }
+}
+
+/// `int waitid(P_PIDFD, ...)`, see waitid(2): waits for a child to end, and reaps it.
+pub(super) fn wait(pidfd: BorrowedFd<'_>) -> Result<Exit> {
+    loop {
+        if let Some(exit) = look(pidfd, WaitIdOptions::empty())? {
+            return Ok(exit);
+        }
+    }
+}
+
+/// As [`wait`], without waiting: nothing while the child runs.
+pub(super) fn try_wait(pidfd: BorrowedFd<'_>) -> Result<Option<Exit>> {
+    look(pidfd, WaitIdOptions::NOHANG)
+}
+
+fn look(pidfd: BorrowedFd<'_>, options: WaitIdOptions) -> Result<Option<Exit>> {
+    match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | options) {
+        Ok(status) => Ok(status.map(|status| match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Exit::Code(code as u8), // the kernel keeps eight bits
+            (None, signal) => Exit::Signal(signal.unwrap_or(0)),
+        })),
+        Err(Errno::INTR) => Ok(None),
+        Err(errno) => Err(SandboxError::parent("wait for the program")(errno.into())),
     }
 }
 

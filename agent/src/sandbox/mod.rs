@@ -12,6 +12,7 @@ pub mod cgroup;
 mod container;
 pub(crate) mod devices;
 mod error;
+pub mod exec;
 mod exit;
 mod failure;
 pub mod idmap;

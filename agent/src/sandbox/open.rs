@@ -20,8 +20,10 @@ use crate::sys::{MountAttributes, map_ids, set_attributes};
 
 /// What the caller has opened already.
 pub(super) struct Given {
-    pub(super) rootfs: OwnedFd,
+    pub(super) rootfs: Option<OwnedFd>,
     pub(super) network: Option<OwnedFd>,
+    /// The pidfd of a running container, which the caller keeps open.
+    pub(super) container: i32,
 }
 
 /// The parent's ends.
@@ -50,7 +52,7 @@ pub(super) struct Opened {
 /// Opens all that the draft names.
 pub(super) fn all(draft: &Draft, given: Given, stdio: Stdio) -> Result<Opened> {
     let mut opener = Opener {
-        rootfs: Some(given.rootfs),
+        rootfs: given.rootfs,
         network: given.network,
         files: [const { None }; 3],
         ready: None,
@@ -68,6 +70,10 @@ pub(super) fn all(draft: &Draft, given: Given, stdio: Stdio) -> Result<Opened> {
         }
         if matches!(open, Open::GoWriter) {
             *place = opener.go.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+            continue;
+        }
+        if matches!(open, Open::Container) {
+            *place = given.container;
             continue;
         }
         if matches!(open, Open::Helper) {
@@ -138,6 +144,12 @@ impl Opener {
                 rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
                     .map_err(|errno| SandboxError::host("open the namespace", path)(errno.into()))
             }
+            Open::Directory(path) => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                rustix::fs::open(path, flags, Mode::empty())
+                    .map_err(|errno| SandboxError::host("open the directory", path)(errno.into()))
+            }
+            Open::Container => Err(broken("containers")),
             Open::Bind(mount) => bind(mount),
             Open::Device { path, device } => host_device(path, *device),
             Open::GoWriter => Err(broken("pipes")),

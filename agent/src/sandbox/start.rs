@@ -58,15 +58,7 @@ pub fn plan(request: Request) -> Result<Plan> {
     let Request { id: _, spec, rootfs, stdio, cgroup, network, seccomp, init, dies_with_caller } = request;
     let cgroup = Claim(cgroup);
     let terminal = if let Stdio::Terminal(size) = &stdio { Some(*size) } else { None };
-    let is_on = |file: &str| std::fs::read_to_string(file).is_ok_and(|text| text.starts_with('Y'));
-    let labels = if plan::wants_labels(&spec) {
-        [
-            is_on("/sys/module/apparmor/parameters/enabled"),
-            std::path::Path::new("/sys/fs/selinux/enforce").exists(),
-        ]
-    } else {
-        [false; 2]
-    };
+    let labels = if plan::wants_labels(&spec) { labels() } else { [false; 2] };
     let inherited = Inherited::here(!plan::has_own_user(&spec));
     let facts =
         Facts { terminal, network: network.is_some(), init, dies_with_caller, seccomp, inherited, labels };
@@ -75,6 +67,15 @@ pub fn plan(request: Request) -> Result<Plan> {
     let program = arguments.and_then(|arguments| arguments.first().cloned()).unwrap_or_default();
     let planned_at = Instant::now();
     Ok(Plan { draft, rootfs, stdio, cgroup, network, program, requested_at, planned_at })
+}
+
+/// AppArmor, SELinux: whether they are on in this kernel.
+pub(super) fn labels() -> [bool; 2] {
+    let is_on = |file: &str| std::fs::read_to_string(file).is_ok_and(|text| text.starts_with('Y'));
+    [
+        is_on("/sys/module/apparmor/parameters/enabled"),
+        std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+    ]
 }
 
 impl fmt::Display for Plan {
@@ -111,7 +112,7 @@ impl Plan {
         if !is_guarded(&draft, cgroup.0.as_ref())? {
             plan::without_nodes(&mut draft);
         }
-        let given = Given { rootfs, network };
+        let given = Given { rootfs: Some(rootfs), network, container: -1 };
         let report = Report::new();
         let open::Opened { table, mut slots, ours } = open::all(&draft, given, stdio)?;
         let cgroup_fd = cgroup.0.as_ref().map(|cgroup| cgroup.fd().as_raw_fd());

@@ -176,7 +176,8 @@ pub(crate) enum Step {
     },
     Console {
         pts: Slot,
-        devices: Slot,
+        /// Where `/dev/console` is made; without it there is none.
+        devices: Option<Slot>,
         into: Slot,
         channel: Slot,
         rows: u16,
@@ -190,8 +191,17 @@ pub(crate) enum Step {
         files: [Slot; 3],
         owner: Option<u32>,
     },
+    /// The root of the mount namespace that was joined becomes the one that paths are resolved in.
+    OpenRoot,
+    /// The container's own devpts, wherever it is by now; anything else in its place is refused.
+    OpenTerminals {
+        into: Slot,
+        at: Target,
+    },
     WorkingDirectory {
         at: Target,
+        /// Made where it is missing.
+        is_made: bool,
     },
     Label {
         proc: Slot,
@@ -338,7 +348,9 @@ impl Step {
             Self::Console { rows, columns, .. } => {
                 write!(f, "open a terminal of {rows} rows, {columns} columns")
             }
-            Self::WorkingDirectory { at } => write!(f, "change to working directory {at}"),
+            Self::OpenRoot => write!(f, "open the container's root"),
+            Self::OpenTerminals { at, .. } => write!(f, "open the terminals in {at}"),
+            Self::WorkingDirectory { at, .. } => write!(f, "change to working directory {at}"),
             _ => Ok(()),
         }
     }

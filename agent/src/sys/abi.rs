@@ -21,6 +21,8 @@ pub(super) const OPEN_TREE_CLONE: usize = 1;
 pub(super) const OPEN_TREE_CLOEXEC: usize = libc::O_CLOEXEC as usize;
 pub(super) const MOUNT_ATTR_RDONLY: u64 = 1;
 
+/// `DEVPTS_SUPER_MAGIC` of linux/magic.h.
+pub(super) const DEVPTS_MAGIC: u64 = 0x1cd1;
 /// `PIPEFS_MAGIC` of linux/magic.h.
 pub(super) const PIPEFS_MAGIC: u64 = 0x5049_5045;
 

@@ -196,13 +196,21 @@ pub(super) fn facts_of(fd: i32) -> Answer<FileFacts> {
     facts(fd, c"", libc::AT_EMPTY_PATH)
 }
 
-/// `int fstatfs(int fd, struct statfs *buffer)`, see statfs(2): true for a pipe that was never a file.
+/// True for a pipe that was never a file.
 pub(super) fn is_anonymous_pipe(fd: i32) -> bool {
+    filesystem_of(fd) == Ok(abi::PIPEFS_MAGIC)
+}
+
+/// `int fstatfs(int fd, struct statfs *buffer)`, see statfs(2): the kind of the file's filesystem.
+///
+/// # Errors
+/// `EBADF`.
+pub(super) fn filesystem_of(fd: i32) -> Answer<u64> {
     // SAFETY: `statfs` is plain numbers, for which all zeros is valid.
     let mut facts: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: `facts` is a whole, writable `statfs`, as the kernel has it on 64-bit machines.
-    let answer = unsafe { call(libc::SYS_fstatfs, [fd as usize, (&raw mut facts) as usize]) };
-    answer.is_ok() && facts.f_type as u64 == abi::PIPEFS_MAGIC
+    unsafe { call(libc::SYS_fstatfs, [fd as usize, (&raw mut facts) as usize]) }?;
+    Ok(facts.f_type as u64)
 }
 
 /// Device and inode number of an open file, by statx(2).

@@ -25,7 +25,9 @@ pub(super) fn take(slots: &mut Slots<'_>, step: &Step) -> Answer {
     if *owner != 0 {
         calls::chown(terminal, c"", *owner, u32::MAX, libc::AT_EMPTY_PATH)?;
     }
-    place_console(slots.get(*devices)?, terminal)?;
+    if let Some(devices) = devices {
+        place_console(slots.get(*devices)?, terminal)?;
+    }
     send(slots.get(*channel)?, master)?;
     calls::close(master);
     slots.set(*into, terminal)

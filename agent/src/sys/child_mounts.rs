@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 
-use super::abi::{MOUNT_ATTR_RDONLY, MountAttr};
+use super::abi::{self, MOUNT_ATTR_RDONLY, MountAttr};
 use super::calls::{self, Answer, IN_ROOT};
 use super::child::{Child, Slots};
 use super::report::{MESSAGE_BYTES_MAX, Report};
@@ -57,7 +57,12 @@ pub(super) fn take(child: &mut Child<'_>, step: &Step) -> Answer {
             let read_only = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
             calls::mount_setattr(root, false, &read_only)
         }
-        Step::WorkingDirectory { at } => enter(root, at),
+        Step::WorkingDirectory { at, is_made } => enter(root, at, *is_made),
+        Step::OpenRoot => {
+            child.root = calls::openat(libc::AT_FDCWD, c"/", DIRECTORY)?;
+            Ok(())
+        }
+        Step::OpenTerminals { into, at } => slots.set(*into, open_terminals(root, at)?),
         console => super::child_console::take(slots, console),
     }
 }
@@ -132,8 +137,7 @@ fn place_node(slots: &Slots<'_>, mount: Slot, within: Slot, name: &CStr) -> Answ
 
 /// Opens a directory of the container, made piece by piece where it is missing.
 fn ensure_directory(root: i32, at: &Target) -> Answer<i32> {
-    let whole = at.prefixes.last().map_or(c".", |path| path.as_c_str());
-    match calls::openat2(root, whole, DIRECTORY, 0, IN_ROOT) {
+    match open_directory(root, at) {
         Err(libc::ENOENT) => make_directories(root, at, at.prefixes.len()),
         answer => answer,
     }
@@ -238,9 +242,25 @@ fn make_read_only(root: i32, path: &CStr) -> Answer {
     answer
 }
 
+fn open_directory(root: i32, at: &Target) -> Answer<i32> {
+    let whole = at.prefixes.last().map_or(c".", |path| path.as_c_str());
+    calls::openat2(root, whole, DIRECTORY, 0, IN_ROOT)
+}
+
+/// Opens the directory of terminals of a container that had time to change it, and makes sure that the kernel's own
+/// filesystem for them is there: only then is what it calls `ptmx` a terminal.
+fn open_terminals(root: i32, at: &Target) -> Answer<i32> {
+    let directory = open_directory(root, at)?;
+    if calls::filesystem_of(directory) == Ok(abi::DEVPTS_MAGIC) {
+        return Ok(directory);
+    }
+    calls::close(directory);
+    Err(libc::ENODEV)
+}
+
 /// Changes to the working directory and makes sure that it lies inside the root.
-fn enter(root: i32, at: &Target) -> Answer {
-    let directory = ensure_directory(root, at)?;
+fn enter(root: i32, at: &Target, is_made: bool) -> Answer {
+    let directory = if is_made { ensure_directory(root, at)? } else { open_directory(root, at)? };
     let answer = calls::call_plain(libc::SYS_fchdir, [directory as usize]);
     calls::close(directory);
     answer?;

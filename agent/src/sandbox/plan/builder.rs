@@ -34,6 +34,10 @@ pub(crate) enum Open {
     Standard(u8),
     /// The network namespace made beforehand.
     Network,
+    /// The first process of a running container, by the caller's descriptor.
+    Container,
+    /// A directory of the host.
+    Directory(PathBuf),
     /// A namespace to be joined.
     Namespace(PathBuf),
     /// A clone of a directory or file of the host.
@@ -71,30 +75,30 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn slot(&mut self) -> Slot {
+    pub(crate) fn slot(&mut self) -> Slot {
         let slot = Slot(self.slots_count);
         self.slots_count += 1;
         slot
     }
 
-    pub(super) fn open(&mut self, open: Open) -> Slot {
+    pub(crate) fn open(&mut self, open: Open) -> Slot {
         let slot = self.slot();
         self.opens.push((slot, open));
         slot
     }
 
-    pub(super) fn step(&mut self, step: Step) {
+    pub(crate) fn step(&mut self, step: Step) {
         self.steps.push(step);
     }
 }
 
 /// A C string out of the spec.
-pub(super) fn text(what: &str, value: impl Into<Vec<u8>>) -> Result<CString> {
+pub(crate) fn text(what: &str, value: impl Into<Vec<u8>>) -> Result<CString> {
     CString::new(value).map_err(|_| SandboxError::invalid(what, "contains a zero byte"))
 }
 
 /// Cuts an absolute path of the container into components; `..` is refused, since a spec has no need of it.
-pub(super) fn target(what: &str, path: &Path) -> Result<Target> {
+pub(crate) fn target(what: &str, path: &Path) -> Result<Target> {
     use std::os::unix::ffi::OsStrExt as _;
     let refuse = |why: &str| Err(SandboxError::invalid(what, format!("{}: {why}", path.display())));
     if !path.is_absolute() {

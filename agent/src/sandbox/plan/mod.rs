@@ -8,9 +8,9 @@
 pub(crate) mod builder;
 mod devices;
 mod mounts;
-mod namespaces;
+pub(crate) mod namespaces;
 mod options;
-mod process;
+pub(crate) mod process;
 mod refuse;
 mod sysctl;
 #[cfg(test)]
@@ -18,7 +18,7 @@ mod tests;
 
 use std::path::Path;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 
 use builder::{Draft, Open, target, text};
 use mounts::Known;
@@ -58,7 +58,8 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
     let mut draft = Draft { devices: Rules::of(spec)?, ..Draft::default() };
     let root = draft.open(Open::Rootfs { nodes: true });
     let namespaces = namespaces::plan(&mut draft, spec, facts.network)?;
-    plan_state(&mut draft, spec, &facts.inherited)?;
+    plan_state(&mut draft, process::of(spec)?, &facts.inherited)?;
+    plan_names(&mut draft, spec)?;
     let propagation = mounts::propagation(linux)?;
     let host = options::MS_PRIVATE | options::MS_REC;
     draft.step(Step::Propagation { flags: host, name: "private" });
@@ -86,17 +87,18 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
     }
     mounts::cover(&mut draft, linux, empty, devices)?;
     let files = plan_files(&mut draft, spec, &facts, &known, devices)?;
-    draft.step(Step::WorkingDirectory { at: target("process.cwd", process::of(spec)?.cwd())? });
+    let at = target("process.cwd", process::of(spec)?.cwd())?;
+    draft.step(Step::WorkingDirectory { at, is_made: true });
     plan_root(&mut draft, spec, propagation);
     let owner = Some(process::of(spec)?.user().uid()).filter(|uid| *uid != 0);
     draft.step(Step::Stdio { files, owner });
     if let Some(proc) = known.proc {
-        refuse::plan_labels(&mut draft, process::of(spec)?, facts.labels, proc)?;
+        plan_labels(&mut draft, process::of(spec)?, facts.labels, proc)?;
     }
     let (helper, verdict) = (draft.open(Open::Helper), draft.open(Open::Verdict));
     process::plan(
         &mut draft,
-        spec,
+        (spec, process::of(spec)?),
         &namespaces,
         process::Program {
             seccomp: facts.seccomp,
@@ -114,6 +116,7 @@ pub(crate) fn draft(spec: &Spec, facts: Facts) -> Result<Draft> {
 pub(crate) use devices::without_nodes;
 pub(crate) use namespaces::{has_own_user, id_map};
 pub(crate) use options::NODEV;
+pub(crate) use refuse::plan_labels;
 
 /// The names of the clone's namespaces, for the printed plan.
 pub(crate) fn clone_names(draft: &Draft) -> String {
@@ -121,7 +124,7 @@ pub(crate) fn clone_names(draft: &Draft) -> String {
 }
 
 /// What a process inherits and a container must not: session, keys, signals, processors, priorities, personality, umask.
-fn plan_state(draft: &mut Draft, spec: &Spec, inherited: &Inherited) -> Result<()> {
+pub(crate) fn plan_state(draft: &mut Draft, process: &Process, inherited: &Inherited) -> Result<()> {
     draft.step(Step::NewSession);
     // Even where a filter denies keyctl(2), the kernel itself looks keys up in it.
     draft.step(Step::NewKeyring);
@@ -135,7 +138,7 @@ fn plan_state(draft: &mut Draft, spec: &Spec, inherited: &Inherited) -> Result<(
     ];
     draft.steps.extend(resets.into_iter().filter(|(differs, _)| *differs).map(|(_, step)| step));
     draft.step(Step::Umask(0));
-    let asked = process::of(spec)?.oom_score_adj();
+    let asked = process.oom_score_adj();
     let score = asked.unwrap_or(0);
     if !(-1000..=1000).contains(&score) {
         return Err(SandboxError::invalid("process.oomScoreAdj", "not within -1000 and 1000"));
@@ -144,6 +147,10 @@ fn plan_state(draft: &mut Draft, spec: &Spec, inherited: &Inherited) -> Result<(
         let value = text("process.oomScoreAdj", score.to_string())?;
         draft.step(Step::OomScore { value, is_default: asked.is_none() });
     }
+    Ok(())
+}
+
+fn plan_names(draft: &mut Draft, spec: &Spec) -> Result<()> {
     let named = |what: &str, name: &str| {
         if name.len() > process::NAME_BYTES_MAX {
             return Err(SandboxError::invalid(
@@ -204,6 +211,7 @@ fn plan_files(
     let into = draft.slot();
     let owner = process::of(spec)?.user().uid();
     let TerminalSize { rows, columns } = size;
+    let devices = Some(devices);
     draft.step(Step::Console { pts, devices, into, channel, rows, columns, owner });
     if !facts.init {
         draft.step(Step::ControllingTerminal { terminal: into });

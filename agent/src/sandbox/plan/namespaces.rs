@@ -16,14 +16,14 @@ use crate::sandbox::error::{Result, SandboxError};
 use crate::sandbox::step::Step;
 
 /// `CLONE_NEW*` of linux/sched.h.
-mod flag {
-    pub(super) const TIME: u64 = 0x80;
+pub(crate) mod flag {
+    pub(crate) const TIME: u64 = 0x80;
     pub(super) const MOUNT: u64 = 0x2_0000;
     pub(super) const CGROUP: u64 = 0x200_0000;
     pub(super) const UTS: u64 = 0x400_0000;
     pub(super) const IPC: u64 = 0x800_0000;
-    pub(super) const USER: u64 = 0x1000_0000;
-    pub(super) const PID: u64 = 0x2000_0000;
+    pub(crate) const USER: u64 = 0x1000_0000;
+    pub(crate) const PID: u64 = 0x2000_0000;
     pub(super) const NET: u64 = 0x4000_0000;
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn has_own_user(spec: &Spec) -> bool {
 
 /// What the rest of the plan needs to know about a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     /// The caller's own.
     #[default]
     Shared,
@@ -48,22 +48,34 @@ pub(super) enum State {
 
 impl State {
     /// True when changing it does not change the host.
-    pub(super) fn is_own(self) -> bool {
+    pub(crate) fn is_own(self) -> bool {
         self != Self::Shared
     }
 }
 
 /// The container's namespaces.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Namespaces {
-    pub(super) user: State,
-    pub(super) pid: State,
-    pub(super) network: State,
-    pub(super) ipc: State,
-    pub(super) uts: State,
-    pub(super) cgroup: State,
-    pub(super) time: State,
+pub(crate) struct Namespaces {
+    pub(crate) user: State,
+    pub(crate) pid: State,
+    pub(crate) network: State,
+    pub(crate) ipc: State,
+    pub(crate) uts: State,
+    pub(crate) cgroup: State,
+    pub(crate) time: State,
     mount: State,
+}
+
+/// The namespaces that a running container has for its own, and their `CLONE_NEW*` bits for setns(2).
+pub(crate) fn of_running(linux: &Linux) -> (Namespaces, u64) {
+    let mut all = Namespaces::default();
+    let mut bits = flag::MOUNT;
+    for namespace in linux.namespaces().iter().flatten() {
+        let kind = namespace.typ();
+        *all.state(kind) = if namespace.path().is_some() { State::Joined } else { State::New };
+        bits |= describe(kind).0;
+    }
+    (all, bits)
 }
 
 fn describe(kind: LinuxNamespaceType) -> (u64, &'static str) {

@@ -27,30 +27,29 @@ const GROUPS_COUNT_MAX: usize = 65_536;
 pub(super) const NAME_BYTES_MAX: usize = 64;
 
 /// What was asked for, beside the spec.
-pub(super) struct Program {
-    pub(super) seccomp: Option<Vec<BpfInstruction>>,
-    pub(super) helper: Slot,
-    pub(super) verdict: Slot,
-    pub(super) init: bool,
-    pub(super) terminal: bool,
-    pub(super) dies_with_caller: bool,
+pub(crate) struct Program {
+    pub(crate) seccomp: Option<Vec<BpfInstruction>>,
+    pub(crate) helper: Slot,
+    pub(crate) verdict: Slot,
+    pub(crate) init: bool,
+    pub(crate) terminal: bool,
+    pub(crate) dies_with_caller: bool,
     /// Limits that a container should not inherit, as they should be.
-    pub(super) limits: Vec<(PosixRlimitType, u64, u64)>,
+    pub(crate) limits: Vec<(PosixRlimitType, u64, u64)>,
 }
 
 /// The spec's process, or what is missing.
-pub(super) fn of(spec: &Spec) -> Result<&Process> {
+pub(crate) fn of(spec: &Spec) -> Result<&Process> {
     spec.process().as_ref().ok_or_else(|| SandboxError::invalid("process", "the spec names no program"))
 }
 
 /// Writes the steps from limits to `execve`.
-pub(super) fn plan(
+pub(crate) fn plan(
     draft: &mut Draft,
-    spec: &Spec,
+    (spec, process): (&Spec, &Process),
     namespaces: &Namespaces,
     mut program: Program,
 ) -> Result<()> {
-    let process = of(spec)?;
     plan_limits(draft, process, &program.limits)?;
     draft.step(Step::Umask(process.user().umask().unwrap_or(0o022) & 0o777));
     draft.step(Step::CloseFiles);

@@ -60,7 +60,7 @@ pub(super) fn unsupported(spec: &Spec, linux: &Linux) -> Result<()> {
 }
 
 /// Writes the steps that set the labels of the program; refused where the kernel has no such module on.
-pub(super) fn plan_labels(draft: &mut Draft, process: &Process, labels: [bool; 2], proc: Slot) -> Result<()> {
+pub(crate) fn plan_labels(draft: &mut Draft, process: &Process, labels: [bool; 2], proc: Slot) -> Result<()> {
     let [apparmor, selinux] = labels;
     let asked = [
         (
