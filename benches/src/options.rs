@@ -3,6 +3,7 @@
 use crate::auction::AuctionOptions;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Measures container starts and pulls, celda beside its peers (as root), and the auction.
 #[derive(Parser)]
@@ -20,6 +21,8 @@ pub(crate) enum Command {
     Pull(Measure),
     /// Placement: simulated worlds, Diego's scenarios, speed in one process, a replayed trace. Needs no root.
     Auction(AuctionOptions),
+    /// A program in a container that runs, beside `crun exec` and `runc exec`. As root.
+    Exec(Room),
     /// The process that starts what it is told to, in a root of its own.
     #[command(hide = true)]
     Worker(WorkerOptions),
@@ -60,6 +63,32 @@ pub(crate) struct Measure {
     /// An OCI layout made by tests/images/make.sh; its Debian images are pulled as well.
     #[arg(long, env = "CELDA_TEST_IMAGES", value_name = "DIR")]
     pub(crate) images: Option<PathBuf>,
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct Room {
+    /// A root directory with newer peers in it. May be given again.
+    #[arg(long = "peer-root", value_name = "DIR")]
+    pub(crate) peer_roots: Vec<PathBuf>,
+    /// Rounds of alternation.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: usize,
+    /// Seconds for each side, over all rounds.
+    #[arg(long, default_value_t = 5.0)]
+    pub(crate) seconds: f64,
+    /// Tiny counts, for CI: does it still run.
+    #[arg(long)]
+    pub(crate) smoke: bool,
+    /// JSON on standard output, in place of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Room {
+    /// Time of one side in one round.
+    pub(crate) fn round(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds.max(0.0) / self.rounds.max(1) as f64)
+    }
 }
 
 #[derive(Args)]
