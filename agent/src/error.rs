@@ -29,6 +29,9 @@ pub enum Error {
     /// The system call filter.
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
+    /// What instances write.
+    #[error(transparent)]
+    Logs(#[from] crate::cell::logs::LogsError),
     /// A syscall on a path failed.
     #[error("{action} {path}: {source}", path = path.display())]
     Io {

@@ -3,6 +3,7 @@
 //! `unsafe` and raw `libc` calls live only in `sys`.
 #![deny(unsafe_code)]
 
+pub mod cell;
 pub mod cli;
 pub mod container;
 pub mod error;

@@ -23,6 +23,7 @@ mod clone3;
 mod inherited;
 mod mounts;
 mod report;
+mod shared;
 mod spawn;
 mod strings;
 
@@ -34,5 +35,6 @@ pub(crate) use inherited::{
 };
 pub(crate) use mounts::{MountAttributes, map_ids, set_attributes};
 pub(crate) use report::{DETAIL_AGENT, DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, Report};
+pub(crate) use shared::SharedWords;
 pub(crate) use spawn::{Job, Spawned, loopback_up, spawn};
 pub(crate) use strings::{LateStrings, Strings};

@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! exec     a program in a running container     beside `crun exec` of the same bundle
+//! logs     lines of many instances to files     beside a `cat >/dev/null` for each
 //! ```
 
 mod exec;
+mod logs;
 
 pub(crate) use exec::run as exec;
+pub(crate) use logs::run as logs;
 
 use crate::Result;
 use crate::machine::Machine;

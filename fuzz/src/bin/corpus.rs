@@ -11,6 +11,11 @@ use std::path::Path;
 #[path = "../../../layerfs/tests/support/tar_builder.rs"]
 mod tar_builder;
 
+#[path = "../../../agent/src/cell/logs/record.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod record;
+
+use record::{Record, SegmentHeader, Stream};
 use tar_builder::{Head, TarBuilder};
 
 fn tars() -> Vec<(&'static str, Vec<u8>)> {
@@ -176,6 +181,17 @@ fn auction_messages() -> [Vec<u8>; 2] {
     [v1::AuctionRequest { calls }.encode_to_vec(), v1::AuctionResponse { answers }.encode_to_vec()]
 }
 
+/// A segment with a record of each stream.
+fn log_segment() -> Vec<u8> {
+    let mut bytes = SegmentHeader { first_sequence: 5, made_at_ns: 1 }.encode().to_vec();
+    for (sequence, stream) in (5..).zip([Stream::Output, Stream::Error, Stream::Notice]) {
+        let (is_partial, is_dropping) = (sequence == 5, sequence == 7);
+        Record { sequence, time_ns: 9, stream, is_partial, is_dropping, payload: b"a line" }
+            .encode(&mut bytes);
+    }
+    bytes
+}
+
 fn main() -> io::Result<()> {
     for (name, tar) in tars() {
         save("tar", name, &[100, 7], &tar)?;
@@ -196,6 +212,8 @@ fn main() -> io::Result<()> {
     for (number, name) in NAMES.iter().enumerate() {
         save("reference", &number.to_string(), &[], name.as_bytes())?;
     }
+    save("log_records", "three", &[0], &log_segment())?;
+    save("log_records", "three.mended", &[255], &log_segment())?;
     for (number, message) in auction_messages().iter().enumerate() {
         save("auction_wire", &number.to_string(), &[4], message)?;
     }

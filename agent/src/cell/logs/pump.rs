@@ -1,0 +1,420 @@
+//! The thread that serves the pipes of all logs.
+//!
+//! ```text
+//! epoll (edge-triggered) ─> pipes with news ─> look at each ─> those with more, again
+//!   ^                                                             |
+//!   '── until the tick, unless a pipe is filling  <── partial lines, notices, stalled files that are due
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+
+use super::error::{LogsError, Result};
+use super::files::Files;
+use super::mark::{InFlight, Mark};
+use super::rate::{Bucket, Rate};
+use super::source::{Log, Source, check_name};
+use super::writer::{Look, Scratch, Writer};
+use super::{LOGS_COUNT_MAX, NOTICE_INTERVAL, PARTIAL_WAIT, RETRY_WAIT, TICK};
+
+/// Events that are fetched at once.
+const EVENTS_COUNT: usize = 1024;
+/// The event of the wake-up; the others are a log's number and its stream's.
+const WAKE: u64 = u64::MAX;
+/// A look that took so much says that its pipe fills faster than the tick.
+const BUSY_BYTES: usize = 16 << 10;
+
+/// Where logs are kept.
+#[derive(Clone, Debug)]
+pub struct LogsOptions {
+    /// The directory of all logs; each has one of its own in it.
+    pub root: PathBuf,
+    /// Where what need not outlive the machine is kept, a megabyte or two of it: a tmpfs.
+    pub run: PathBuf,
+}
+
+#[derive(Debug)]
+enum Command {
+    Add(Box<Writer>, Option<Rate>),
+    /// Take what is in the pipes, and let them go.
+    Finish(String),
+    Stop,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    commands: Vec<Command>,
+    names: HashSet<String>,
+}
+
+/// What callers and the thread share.
+#[derive(Debug)]
+struct Inbox {
+    queue: Mutex<Queue>,
+    wake: OwnedFd,
+}
+
+impl Inbox {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, command: Command) -> Result<()> {
+        self.queue().commands.push(command);
+        rustix::io::write(&self.wake, &1_u64.to_ne_bytes())
+            .map(drop)
+            .map_err(LogsError::kernel("wake the logs' thread"))
+    }
+}
+
+/// All logs of a cell. Dropped, it ends its thread and leaves what is in the pipes there.
+#[derive(Debug)]
+pub struct Logs {
+    root: PathBuf,
+    inbox: Arc<Inbox>,
+    in_flight: Mutex<Option<InFlight>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Logs {
+    /// Starts the thread. One process at a time may have a `run` directory.
+    ///
+    /// # Errors
+    /// [`LogsError::Held`], [`LogsError::Io`], [`LogsError::Kernel`].
+    pub fn start(options: LogsOptions) -> Result<Self> {
+        let LogsOptions { root, run } = options;
+        for directory in [&root, &run] {
+            std::fs::create_dir_all(directory).map_err(LogsError::io("make", directory))?;
+        }
+        let (mark, in_flight) = Mark::open(&run)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(LogsError::kernel("make an eventfd"))?;
+        let inbox = Arc::new(Inbox { queue: Mutex::default(), wake });
+        let pump = Pump::new(Arc::clone(&inbox), mark)?;
+        let thread = std::thread::Builder::new()
+            .name("celda-logs".to_owned())
+            .spawn(move || pump.run())
+            .map_err(LogsError::kernel("start the logs' thread"))?;
+        Ok(Self { root, inbox, in_flight: Mutex::new(in_flight), thread: Some(thread) })
+    }
+
+    /// Begins to write a log, or goes on with one that was written before.
+    ///
+    /// # Errors
+    /// [`LogsError::Name`], [`LogsError::Limit`], [`LogsError::Attached`], [`LogsError::Io`], [`LogsError::Kernel`],
+    /// [`LogsError::Ended`]. Nothing was taken from the pipes.
+    pub fn attach(&self, source: Source) -> Result<Log> {
+        let Source { name, app, rate, limits, output, error } = source;
+        check_name(&name)?;
+        let limits = limits.check()?;
+        {
+            let mut queue = self.inbox.queue();
+            if queue.names.len() >= LOGS_COUNT_MAX {
+                return Err(LogsError::Limit { what: "logs", why: "65,536 are being written" });
+            }
+            if !queue.names.insert(name.clone()) {
+                return Err(LogsError::Attached { name });
+            }
+        }
+        let free = |error| {
+            self.inbox.queue().names.remove(&name);
+            error
+        };
+        let open = || {
+            let (files, tail) = Files::open(&self.root.join(&name), limits, now_ns())?;
+            let mut writer = Writer::new(name.clone(), app, files, tail, [output, error]);
+            writer.prepare()?;
+            let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(told) = in_flight.take_if(|told| told.name == name) {
+                writer.settle(&told, now_ns())?;
+            }
+            Ok(writer)
+        };
+        let writer = open().map_err(free)?;
+        let log = Log { directory: writer.directory().to_owned(), shared: Arc::clone(&writer.shared) };
+        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            return Err(free(LogsError::Ended));
+        }
+        self.inbox.send(Command::Add(Box::new(writer), rate))?;
+        Ok(log)
+    }
+
+    /// Takes what is in a log's pipes now, and lets the pipes go; [`Log::ended`] says when that is done. For an instance
+    /// that has ended while something else holds its pipes.
+    ///
+    /// # Errors
+    /// [`LogsError::Kernel`].
+    pub fn finish(&self, name: &str) -> Result<()> {
+        self.inbox.send(Command::Finish(name.to_owned()))
+    }
+
+    /// Removes a log that is not being written, with all its segments. One that is not there is no error.
+    ///
+    /// # Errors
+    /// [`LogsError::Name`], [`LogsError::Attached`], [`LogsError::Io`].
+    pub fn remove(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        let queue = self.inbox.queue(); // held, so that nobody attaches it meanwhile
+        if queue.names.contains(name) {
+            return Err(LogsError::Attached { name: name.to_owned() });
+        }
+        let directory = self.root.join(name);
+        match std::fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(LogsError::io("remove the log", &directory)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && self.inbox.send(Command::Stop).is_ok()
+        {
+            let _ = thread.join(); // a panic there was printed there
+        }
+    }
+}
+
+/// Nanoseconds since 1970.
+pub(super) fn now_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// The thread's own.
+struct Pump {
+    inbox: Arc<Inbox>,
+    epoll: OwnedFd,
+    mark: Mark,
+    scratch: Scratch,
+    next_number: u64,
+    writers: HashMap<u64, Writer>,
+    /// The buckets of apps, and how many logs of each there are.
+    buckets: HashMap<String, (Option<Bucket>, usize)>,
+    /// Streams with more in them, with part of a line, of stalled files.
+    again: Vec<u64>,
+    partial: Vec<u64>,
+    stalled: Vec<(Instant, u64)>,
+    dropping: Vec<u64>,
+    is_busy: bool,
+}
+
+impl Pump {
+    fn new(inbox: Arc<Inbox>, mark: Mark) -> Result<Self> {
+        let failed = LogsError::kernel::<Errno>;
+        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(failed("make an epoll"))?;
+        epoll::add(&epoll, inbox.wake.as_fd(), EventData::new_u64(WAKE), EventFlags::IN)
+            .map_err(failed("watch an eventfd"))?;
+        Ok(Self {
+            inbox,
+            epoll,
+            mark,
+            scratch: Scratch::new()?,
+            next_number: 0,
+            writers: HashMap::new(),
+            buckets: HashMap::new(),
+            again: Vec::new(),
+            partial: Vec::new(),
+            stalled: Vec::new(),
+            dropping: Vec::new(),
+            is_busy: false,
+        })
+    }
+
+    fn run(mut self) {
+        let mut events = Vec::with_capacity(EVENTS_COUNT);
+        loop {
+            let looked_at = Instant::now();
+            events.clear();
+            let wait =
+                self.wait().map(|wait| Timespec { tv_sec: 0, tv_nsec: i64::from(wait.subsec_nanos()) });
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), wait.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => {
+                    tracing::error!(%errno, "the logs' thread cannot wait; it ends");
+                    return;
+                }
+            }
+            self.is_busy = false;
+            let mut is_woken = false;
+            for event in &events {
+                match event.data.u64() {
+                    WAKE => is_woken = true,
+                    key => self.news(key, event),
+                }
+            }
+            if is_woken && !self.obey() {
+                return;
+            }
+            self.due();
+            if !self.is_busy && self.again.is_empty() && !is_woken {
+                // Until then lines gather in their pipes.
+                std::thread::sleep(TICK.saturating_sub(looked_at.elapsed()));
+            }
+        }
+    }
+
+    /// How long nothing is due; forever when nothing is waited for. Below a second.
+    fn wait(&self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let is_waiting = !(self.partial.is_empty() && self.stalled.is_empty() && self.dropping.is_empty());
+        is_waiting.then_some(PARTIAL_WAIT.min(RETRY_WAIT).min(NOTICE_INTERVAL) / 2)
+    }
+
+    fn news(&mut self, key: u64, event: &Event) {
+        let pipe =
+            self.writers.get_mut(&(key >> 1)).and_then(|writer| writer.pipes[(key & 1) as usize].as_mut());
+        if let Some(pipe) = pipe {
+            let flags = event.flags;
+            pipe.has_hung_up |= flags.contains(EventFlags::HUP);
+            self.look(key, false);
+        }
+    }
+
+    fn look(&mut self, key: u64, flush: bool) {
+        let (number, stream) = (key >> 1, (key & 1) as usize);
+        let Some(writer) = self.writers.get_mut(&number) else { return };
+        let mut none = None;
+        let bucket = self.buckets.get_mut(&writer.app).map_or(&mut none, |(bucket, _)| bucket);
+        let look = writer.look(stream, flush, bucket, (&mut self.scratch, &mut self.mark), now_ns());
+        if writer.pipes[stream].as_ref().is_some_and(|pipe| pipe.partial_since_ns.is_some())
+            && !self.partial.contains(&key)
+        {
+            self.partial.push(key);
+        }
+        if writer.is_dropping() && !self.dropping.contains(&number) {
+            self.dropping.push(number);
+        }
+        match look {
+            Look::Done(bytes) => self.is_busy |= bytes >= BUSY_BYTES,
+            Look::More(_) => self.again.push(key),
+            Look::Stalled => self.stalled.push((Instant::now() + RETRY_WAIT, key)),
+            Look::Ended => self.close(key),
+        }
+    }
+
+    fn close(&mut self, key: u64) {
+        let Some(writer) = self.writers.get_mut(&(key >> 1)) else { return };
+        if let Some(pipe) = writer.close((key & 1) as usize) {
+            // The registration is the open pipe's: it would outlive this descriptor where somebody holds another.
+            let _ = epoll::delete(&self.epoll, &pipe.fd);
+        }
+        if !writer.has_ended() {
+            return;
+        }
+        writer.notice(true, &mut self.scratch, now_ns());
+        let Some(writer) = self.writers.remove(&(key >> 1)) else { return };
+        if let Some((_, count)) = self.buckets.get_mut(&writer.app) {
+            *count -= 1;
+            if *count == 0 {
+                self.buckets.remove(&writer.app);
+            }
+        }
+        // First: whoever hears of the end may take the log up again.
+        self.inbox.queue().names.remove(&writer.name);
+        writer.end();
+    }
+
+    /// Takes the commands; false for the end.
+    fn obey(&mut self) -> bool {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.inbox.wake, &mut count);
+        let commands = std::mem::take(&mut self.inbox.queue().commands);
+        for command in commands {
+            match command {
+                Command::Stop => return false,
+                Command::Add(writer, rate) => self.add(*writer, rate),
+                Command::Finish(name) => {
+                    let of_name = self.writers.iter().find(|(_, writer)| writer.name == name);
+                    let Some(number) = of_name.map(|(number, _)| *number) else { continue };
+                    for key in [number << 1, number << 1 | 1] {
+                        self.drain(key);
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn add(&mut self, writer: Writer, rate: Option<Rate>) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let bucket = || (rate.map(|rate| Bucket::new(rate, now_ns())), 0);
+        self.buckets.entry(writer.app.clone()).or_insert_with(bucket).1 += 1;
+        let mut failed = Vec::new();
+        for (stream, pipe) in writer.pipes.iter().enumerate() {
+            let key = number << 1 | stream as u64;
+            let Some(pipe) = pipe else { continue };
+            // Also tells at once of what is in there.
+            if let Err(errno) =
+                epoll::add(&self.epoll, &pipe.fd, EventData::new_u64(key), EventFlags::IN | EventFlags::ET)
+            {
+                tracing::error!(log = writer.name, %errno, "a pipe cannot be watched; what comes through it is lost");
+                failed.push(key);
+            }
+        }
+        let is_empty = writer.has_ended();
+        self.dropping.extend(writer.is_dropping().then_some(number));
+        self.writers.insert(number, writer);
+        for key in failed.into_iter().chain(is_empty.then_some(number << 1)) {
+            self.close(key);
+        }
+    }
+
+    /// Takes what is in a pipe, to its end or until it is empty, and closes it.
+    fn drain(&mut self, key: u64) {
+        /// What a pipe can hold by default, and a little more: a writer that goes on is not waited for.
+        const LOOKS_MAX: usize = 8;
+        for _ in 0..LOOKS_MAX {
+            self.again.retain(|other| *other != key);
+            self.look(key, true);
+            if !self.again.contains(&key) {
+                break;
+            }
+        }
+        self.close(key);
+    }
+
+    /// What has waited long enough.
+    fn due(&mut self) {
+        for key in std::mem::take(&mut self.again) {
+            self.look(key, false);
+        }
+        let now = now_ns();
+        for key in std::mem::take(&mut self.partial) {
+            let pipe =
+                self.writers.get(&(key >> 1)).and_then(|writer| writer.pipes[(key & 1) as usize].as_ref());
+            let Some(since) = pipe.and_then(|pipe| pipe.partial_since_ns) else { continue };
+            if now.saturating_sub(since) >= PARTIAL_WAIT.as_nanos() as u64 {
+                self.look(key, true);
+            } else {
+                self.partial.push(key);
+            }
+        }
+        let at = Instant::now();
+        for (due, key) in std::mem::take(&mut self.stalled) {
+            if due <= at { self.look(key, false) } else { self.stalled.push((due, key)) }
+        }
+        for number in std::mem::take(&mut self.dropping) {
+            let Some(writer) = self.writers.get_mut(&number) else { continue };
+            writer.notice(false, &mut self.scratch, now);
+            if writer.is_dropping() {
+                self.dropping.push(number);
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The cell.
+
+pub mod logs;
