@@ -29,6 +29,9 @@ pub enum Error {
     /// The system call filter.
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
+    /// How instances are watched.
+    #[error(transparent)]
+    Health(#[from] crate::cell::health::HealthError),
     /// What instances write.
     #[error(transparent)]
     Logs(#[from] crate::cell::logs::LogsError),

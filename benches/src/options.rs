@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Auction(AuctionOptions),
     /// A program in a container that runs, beside `crun exec` and `runc exec`. As root.
     Exec(Room),
+    /// What a look at an instance costs.
+    Health(Room),
     /// Lines of a thousand instances to files, beside a `cat >/dev/null` for each.
     Logs(Room),
     /// The process that starts what it is told to, in a root of its own.

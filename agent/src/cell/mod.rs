@@ -1,3 +1,4 @@
 //! The cell.
 
+pub mod health;
 pub mod logs;

@@ -109,8 +109,9 @@ fn with_cats(count: usize, span: Duration) -> Result<Taken> {
         cats.push(Command::new("cat").stdin(Stdio::from(read)).stdout(Stdio::null()).spawn()?);
         ends.push(write);
     }
-    let cpu_ns =
-        |cats: &[Child]| cats.iter().map(|cat| task_cpu_ns(&format!("/proc/{}", cat.id()))).sum::<u64>();
+    let cpu_ns = |cats: &[Child]| {
+        cats.iter().map(|cat| super::task_cpu_ns(&format!("/proc/{}", cat.id()))).sum::<u64>()
+    };
     let (before, began) = (cpu_ns(&cats), Instant::now());
     let lines = write_lines(&mut ends, span)?;
     let taken = Taken { lines, wall: began.elapsed(), cpu_ns: cpu_ns(&cats) - before };
@@ -181,17 +182,6 @@ fn ended(all: &[Log]) -> Result<()> {
     Ok(())
 }
 
-/// CPU time of a task, from its scheduler statistics.
-fn task_cpu_ns(task: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("{task}/schedstat")).unwrap_or_default();
-    text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
-}
-
-/// CPU time of the threads that keep logs.
 fn logs_cpu_ns() -> u64 {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let of_logs = tasks.filter(|task| {
-        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim_end() == "celda-logs")
-    });
-    of_logs.map(|task| task_cpu_ns(&task.path().to_string_lossy())).sum()
+    super::threads_cpu_ns("celda-logs")
 }

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! exec     a program in a running container     beside `crun exec` of the same bundle
+//! health   looks at instances                      none beside: its goal is in CPU time
 //! logs     lines of many instances to files     beside a `cat >/dev/null` for each
 //! ```
 
 mod exec;
+mod health;
 mod logs;
 
 pub(crate) use exec::run as exec;
+pub(crate) use health::run as health;
 pub(crate) use logs::run as logs;
 
 use crate::Result;
@@ -65,4 +68,19 @@ pub(crate) fn cpu_us() -> u64 {
         })
     };
     of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
+}
+
+/// CPU time of a task, from its scheduler statistics.
+fn task_cpu_ns(task: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("{task}/schedstat")).unwrap_or_default();
+    text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// CPU time of this process's threads of that name.
+fn threads_cpu_ns(name: &str) -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let named = tasks.filter(|task| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+    });
+    named.map(|task| task_cpu_ns(&task.path().to_string_lossy())).sum()
 }

@@ -1,0 +1,4 @@
+//! Health checks against real servers, hostile ones among them.
+
+mod hostile;
+mod support;
