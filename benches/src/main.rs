@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main ──> auction ──> simulated worlds, Diego's scenarios, ledgers in this process, a replayed trace
-//!   ├────> exec | logs | health ──> a room of the cell, beside its floor or a peer
+//!   ├────> exec | logs | health | network ──> a room of the cell, beside its floor or a peer
 //!   └────> start | pull ──> worker processes, one per root ──> celda, crun, runc, podman, ctr
 //!              │                 (own cgroup, own mount namespace, chroot)
 //!              └──> samples ──> report (table, JSON, docs/figures.md) and plot (SVG)
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Command::Auction(options) => auction::run(&options),
         Command::Exec(options) => rooms::exec(&options),
         Command::Health(options) => rooms::health(&options),
+        Command::Network(options) => rooms::network(&options),
         Command::Logs(options) => rooms::logs(&options),
         Command::Worker(options) => worker::serve(&options),
     };
