@@ -36,6 +36,9 @@ pub enum Error {
     /// How instances are watched.
     #[error(transparent)]
     Health(#[from] crate::cell::health::HealthError),
+    /// The cell's network.
+    #[error(transparent)]
+    Network(#[from] crate::cell::network::NetworkError),
     /// What instances write.
     #[error(transparent)]
     Logs(#[from] crate::cell::logs::LogsError),

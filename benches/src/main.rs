@@ -3,7 +3,7 @@
 //! ```text
 //! main ──> auction ──> simulated worlds, Diego's scenarios, ledgers in this process, a replayed trace
 //!   ├────> cell ──> an agent, and its instances by the hundred
-//!   ├────> exec | logs | health ──> a room of the cell, beside its floor or a peer
+//!   ├────> exec | logs | health | network ──> a room of the cell, beside its floor or a peer
 //!   └────> start | pull ──> worker processes, one per root ──> celda, crun, runc, podman, ctr
 //!              │                 (own cgroup, own mount namespace, chroot)
 //!              └──> samples ──> report (table, JSON, docs/figures.md) and plot (SVG)
@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Command::Cell(options) => cell::run(&options),
         Command::Exec(options) => rooms::exec(&options),
         Command::Health(options) => rooms::health(&options),
+        Command::Network(options) => rooms::network(&options),
         Command::Logs(options) => rooms::logs(&options),
         Command::Worker(options) => worker::serve(&options),
     };

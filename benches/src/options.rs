@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Exec(Room),
     /// What a look at an instance costs.
     Health(Room),
+    /// Networks of ten thousand instances, one after the other. As root.
+    Network(Room),
     /// Lines of a thousand instances to files, beside a `cat >/dev/null` for each.
     Logs(Room),
     /// The process that starts what it is told to, in a root of its own.

@@ -16,6 +16,7 @@
 //! | [`image`], [`place`] | what a container runs from and in |
 //! | [`health`] | whether an instance has come up, lives and is ready |
 //! | [`logs`] | what instances write, in bounded files |
+//! | [`network`] | prepared network namespaces; no instance asks for one yet |
 //! | [`books`] | the cell's side of the auction |
 //! | [`events`], [`view`], [`metrics`] | what is shown |
 //! | [`service`], [`agent`] | the API, and the daemon around all |
@@ -34,6 +35,7 @@ pub mod instance;
 pub mod journal;
 pub mod logs;
 pub mod metrics;
+pub mod network;
 pub mod place;
 pub mod service;
 pub mod view;

@@ -4,15 +4,18 @@
 //! exec     a program in a running container     beside `crun exec` of the same bundle
 //! health   looks at instances                      none beside: its goal is in CPU time
 //! logs     lines of many instances to files     beside a `cat >/dev/null` for each
+//! network  namespaces for ten thousand          none beside: what is left at the end counts
 //! ```
 
 mod exec;
 mod health;
 mod logs;
+mod network;
 
 pub(crate) use exec::run as exec;
 pub(crate) use health::run as health;
 pub(crate) use logs::run as logs;
+pub(crate) use network::run as network;
 
 use crate::Result;
 use crate::machine::Machine;
