@@ -85,7 +85,7 @@ impl Core {
                 log.ended().await;
             }
             for _ in 0..ATTACH_TRIES_COUNT {
-                match logs.remove(&name) {
+                match tokio::task::block_in_place(|| logs.remove(&name)) {
                     Err(LogsError::Attached { .. }) => tokio::time::sleep(ATTACH_WAIT).await,
                     Err(error) => return tracing::warn!(name, %error, "a log was left behind"),
                     Ok(()) => return,
@@ -124,7 +124,8 @@ pub async fn attach(logs: &Logs, mut source: Source) -> std::result::Result<Log,
         let (output, error) = copies.map_err(|source| LogsError::Kernel { action: "copy a pipe", source })?;
         let given = Source { name: source.name.clone(), app: source.app.clone(), output, error, ..source };
         let Source { rate, limits, .. } = given;
-        match logs.attach(given) {
+        // Files are opened, which waits for a busy disk: other tasks go on meanwhile.
+        match tokio::task::block_in_place(|| logs.attach(given)) {
             Err(LogsError::Attached { name }) => {
                 source = Source {
                     name,
@@ -139,5 +140,5 @@ pub async fn attach(logs: &Logs, mut source: Source) -> std::result::Result<Log,
             answer => return answer,
         }
     }
-    logs.attach(source)
+    tokio::task::block_in_place(|| logs.attach(source))
 }
