@@ -110,25 +110,7 @@ impl Setup {
         let liars = chance(1) * chance(9_000);
         let (finishes, moves) = (chance(jobs), chance(3));
         let delay_us = u64::from(draw(20, 2_000));
-        // From impatient, just above a round trip, to patient.
-        let patience_us = delay_us * u64::from(draw(3, 12));
-        let reserve_sends_max = draw(1, 4);
-        let sends_us = patience_us * u64::from(reserve_sends_max);
-        let round = Config {
-            ask_deadline_us: patience_us,
-            reserve_deadline_us: patience_us,
-            reserve_sends_max,
-            ttl_us: sends_us + MESSAGE_LIFE_US + u64::from(draw(1, 300_000)),
-            sample_min: draw(1, 4),
-            sample_per_four: draw(4, 8),
-            sample_per_four_uneven: draw(4, 24),
-            uneven_above: u64::from(draw(0, 2_000)),
-            uneven_within_us: u64::from(draw(0, 4_000)),
-            ask_all_max: draw(0, 1) * draw(1, 200),
-            memory: draw(0, 1) * draw(1, 8),
-            stragglers_sixteenths: draw(0, 4),
-            pack_choices: draw(1, 4),
-        };
+        let round = round(delay_us, &mut draw);
         // Fills the cells of most worlds, of some twice over.
         let slots = (jobs * count_max / cells / draw(1, 3)).clamp(2, 24);
         Self {
@@ -178,5 +160,28 @@ impl Setup {
             *chance = 0;
         }
         self
+    }
+}
+
+/// How the auctioneers of a world work, whose messages take so long.
+fn round(delay_us: u64, draw: &mut impl FnMut(u32, u32) -> u32) -> Config {
+    // From impatient, just above a round trip, to patient.
+    let patience_us = delay_us * u64::from(draw(3, 12));
+    let reserve_sends_max = draw(1, 4);
+    let sends_us = patience_us * u64::from(reserve_sends_max);
+    Config {
+        ask_deadline_us: patience_us,
+        reserve_deadline_us: patience_us,
+        reserve_sends_max,
+        ttl_us: sends_us + MESSAGE_LIFE_US + u64::from(draw(1, 300_000)),
+        sample_min: draw(1, 4),
+        sample_per_four: draw(4, 8),
+        sample_per_four_uneven: draw(4, 24),
+        uneven_above: u64::from(draw(0, 2_000)),
+        uneven_within_us: u64::from(draw(0, 4_000)),
+        ask_all_max: draw(0, 1) * draw(1, 200),
+        memory: draw(0, 1) * draw(1, 8),
+        stragglers_sixteenths: draw(0, 4),
+        pack_choices: draw(1, 4),
     }
 }
