@@ -4,7 +4,7 @@
 //! open(wish, then) ── here ──> then(image), at once
 //!                 └── not here ──> a puller's thread ──> then(image) of everybody who waits for it
 //! ```
-//! An image stays leased while a container of it is prepared or runs, and [`IDLE_WAIT`] longer.
+//! An image stays leased while a container of it is prepared or runs, and a minute longer.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
