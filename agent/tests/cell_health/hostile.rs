@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use celda::cell::health::{Check, Checks, Health, HealthError, Probe, Startup, State, Watch};
 
-use super::support::{Watched, http, once, server};
+use super::support::{Watched, http, impatient, once, server};
 
 fn take_request(stream: &mut TcpStream) -> String {
     let (mut text, mut byte) = (Vec::new(), [0]);
@@ -115,8 +115,13 @@ fn each_misbehaviour_is_bounded_and_named() {
         (server(answer(b"")), "closed without an answer"),
         (server(answer(b"SSH-2.0-x\r\n")), "no HTTP/1 status line"),
     ];
-    let watched: Vec<_> =
-        servers.iter().map(|(port, _)| Watched::of(&health, once(http(*port)), None)).collect();
+    let watched: Vec<_> = servers
+        .iter()
+        .map(|(port, word)| {
+            let checks = if word.contains("no answer within") { impatient } else { once };
+            Watched::of(&health, checks(http(*port)), None)
+        })
+        .collect();
     for ((_, word), watched) in servers.iter().zip(&watched) {
         let reason = watched.failure();
         assert!(reason.contains(word), "{word}: {reason}");
@@ -132,7 +137,7 @@ fn a_server_that_accepts_nothing_times_out() {
     let address = listener.local_addr().expect("an address");
     let _fill: Vec<_> =
         (0..4).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(50))).collect();
-    let watched = Watched::of(&health, once(Probe::Tcp { port: address.port() }), None);
+    let watched = Watched::of(&health, impatient(Probe::Tcp { port: address.port() }), None);
     assert!(watched.failure().contains("no answer within"));
 }
 

@@ -21,13 +21,22 @@ pub(crate) fn http(port: u16) -> Probe {
     Probe::Http { port, path: "/health".to_owned(), statuses: 200..=200 }
 }
 
-/// Liveness by one look: up or failed within a second.
+/// Liveness by looks that have all the time they need on a busy machine.
 pub(crate) fn once(probe: Probe) -> Checks {
     let mut check = Check::of(probe);
-    check.timeout = Duration::from_millis(200);
+    check.timeout = Duration::from_secs(20);
     check.interval = Duration::from_millis(100);
-    let startup = Startup { interval: Duration::from_secs(3600), timeout: Duration::from_secs(1) };
+    let startup = Startup { interval: Duration::from_secs(3600), timeout: Duration::from_secs(3) };
     Checks { startup, liveness: Some(check), readiness: None }
+}
+
+/// As [`once`], for a probe that is never answered.
+pub(crate) fn impatient(probe: Probe) -> Checks {
+    let mut checks = once(probe);
+    if let Some(check) = &mut checks.liveness {
+        check.timeout = Duration::from_millis(200);
+    }
+    checks
 }
 
 pub(crate) struct Watched {

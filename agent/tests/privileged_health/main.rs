@@ -15,7 +15,7 @@ mod sandbox;
 mod support;
 
 use sandbox::{Rootfs, alone, request, spec, spec_of, trace};
-use support::{Watched, http, once};
+use support::{Watched, http, impatient, once};
 
 #[test]
 fn privileged_a_socket_is_made_in_the_instances_network() {
@@ -43,7 +43,6 @@ fn privileged_a_socket_is_made_in_the_instances_network() {
         matches!(inside.next(), State::Failed { in_startup: false, reason } if reason.contains("refused"))
     );
     drop((health, namespace));
-    // The threads of exec checks end by themselves; descriptors and mounts are what counts.
     assert_eq!(before, trace());
 }
 
@@ -72,7 +71,8 @@ fn privileged_programs_are_run_judged_and_killed_in_time() {
         (&["sleep", "1000"], "no answer within"),
         (&["/missing"], "no such file"),
     ] {
-        let watched = Watched::of(&health, once(Probe::Exec(launch(arguments))), None);
+        let checks = if word.contains("no answer within") { impatient } else { once };
+        let watched = Watched::of(&health, checks(Probe::Exec(launch(arguments))), None);
         if word.is_empty() {
             assert_eq!(watched.next(), State::Ready);
         } else {

@@ -91,10 +91,11 @@ impl Inbox {
     }
 }
 
-/// The health checks of a cell.
+/// The health checks of a cell. Dropped, it waits for the programs that it is starting.
 pub struct Health {
     inbox: Arc<Inbox>,
     thread: Option<JoinHandle<()>>,
+    exec_threads: Vec<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for Health {
@@ -113,7 +114,7 @@ impl Health {
             .map_err(HealthError::kernel("make an eventfd"))?;
         let inbox = Arc::new(Inbox { queue: Mutex::default(), wake });
         let answers = Arc::clone(&inbox);
-        let jobs = exec::threads(move |launched| {
+        let (jobs, exec_threads) = exec::threads(move |launched| {
             let _ = answers.send(Command::Launched(launched)); // an engine that is gone looks at nothing
         })?;
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(HealthError::kernel("make an epoll"))?;
@@ -135,7 +136,7 @@ impl Health {
             .spawn(run)
             .map_err(HealthError::kernel("start the health checks' thread"))?;
         match failed.recv() {
-            Ok(None) => Ok(Self { inbox, thread: Some(thread) }),
+            Ok(None) => Ok(Self { inbox, thread: Some(thread), exec_threads }),
             Ok(Some(errno)) => Err(HealthError::kernel("open the agent's network namespace")(errno)),
             Err(_) => Err(HealthError::Ended),
         }
@@ -191,6 +192,10 @@ impl Drop for Health {
             && self.inbox.send(Command::Stop).is_ok()
         {
             let _ = thread.join(); // a panic there was printed there
+            // Their jobs ended with it.
+            for thread in self.exec_threads.drain(..) {
+                let _ = thread.join();
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use super::error::{HealthError, Result};
 use super::{EXEC_THREADS_COUNT, Launch};
@@ -14,7 +15,10 @@ pub(super) type Job = (u64, Launch);
 pub(super) type Launched = (u64, sandbox::Result<Exec>);
 
 /// Starts the threads; they end when the sender of jobs is dropped.
-pub(super) fn threads(answer: impl Fn(Launched) + Clone + Send + 'static) -> Result<Sender<Job>> {
+pub(super) fn threads(
+    answer: impl Fn(Launched) + Clone + Send + 'static,
+) -> Result<(Sender<Job>, Vec<JoinHandle<()>>)> {
+    let mut threads = Vec::new();
     let (jobs, queue) = channel::<Job>();
     let queue: Arc<Mutex<Receiver<Job>>> = Arc::new(Mutex::new(queue));
     for _ in 0..EXEC_THREADS_COUNT {
@@ -26,10 +30,11 @@ pub(super) fn threads(answer: impl Fn(Launched) + Clone + Send + 'static) -> Res
                 answer((number, launch()));
             }
         };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("celda-check".to_owned())
             .spawn(work)
             .map_err(HealthError::kernel("start a thread for exec checks"))?;
+        threads.push(thread);
     }
-    Ok(jobs)
+    Ok((jobs, threads))
 }
