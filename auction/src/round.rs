@@ -91,7 +91,7 @@ impl Config {
         sample_per_four: 5,
         sample_per_four_uneven: 24,
         uneven_above: PRICE_ONE / 128,
-        uneven_within_us: 2_000,
+        uneven_within_us: 1_000,
         ask_all_max: 128,
         memory: 32,
         stragglers_sixteenths: 2,

@@ -35,7 +35,7 @@ const ZONES_COUNT: usize = 3;
 /// How long what is placed stays.
 const TTL_US: u64 = 1_000_000;
 /// Instances of a batch, from and to.
-const BATCH_COUNT: std::ops::RangeInclusive<u32> = 16..=64;
+const BATCH_COUNT: std::ops::RangeInclusive<u32> = 8..=32;
 /// A cell: 64 cores, 256 GiB of memory, 2 TiB of disk.
 const CELL: Resources =
     Resources { cpu_milli: 64_000, memory_mib: 256 << 10, disk_mib: 2 << 20, containers: 512, ports: 10_000 };
@@ -56,17 +56,24 @@ const LATENCY_MAX_US: u64 = 60_000_000;
 
 /// The loads, in placements a second, that are offered after the most that is possible.
 const RATES: [f64; 2] = [50_000.0, 25_000.0];
-/// Cells that are asked for every four instances: as is the default, and as few as can be.
-const SAMPLES: [u32; 2] = [Config::DEFAULT.sample_per_four, 4];
+/// Cells that are asked for every four instances: as is the default.
+const SAMPLES: [u32; 1] = [Config::DEFAULT.sample_per_four];
 
 const NOTES: &str = "\
 Each cell is a gRPC service with a listener of its own; each has one connection, which all auctioneers of the process\n\
-share. Cells run on one thread, auctioneers on another. Batches of 16 to 64 equal instances, each instance on another cell.\n\
+share. Cells run on one thread, auctioneers on another. Batches of 8 to 32 equal instances, each instance on another cell.\n\
 `offered` 0 is as much as possible, with four batches under way for each auctioneer. Otherwise batches arrive as a Poisson\n\
 process, and latency counts from the intended start to the acknowledgement of the whole batch. `messages` are calls and\n\
 answers for each placement; `frames` the gRPC messages that they shared. `cores` is the processor time that both sides\n\
 took for each second: where it is below what is left idle, others kept the machine busy. `std-dev` is that of the used\n\
 fraction of the cells at the end of the load, in points.";
+
+/// A kind of socket.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tcp,
+    Unix,
+}
 
 /// How the sockets are used.
 #[derive(clap::Args, Clone)]
@@ -86,9 +93,9 @@ pub(crate) struct SocketOptions {
     /// Cells that are asked for every four instances of a batch, a table for each.
     #[arg(long, value_delimiter = ',', default_values_t = SAMPLES, value_name = "N")]
     samples: Vec<u32>,
-    /// Unix sockets in place of TCP.
-    #[arg(long)]
-    unix: bool,
+    /// Only over these.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Tcp, Kind::Unix])]
+    kinds: Vec<Kind>,
 }
 
 impl SocketOptions {
@@ -149,9 +156,19 @@ pub(super) fn run(options: &AuctionOptions) -> Result<()> {
     let mut report = Report::new("auction-sockets", "The auction over sockets", NOTES);
     let socket = options.socket.clone();
     let socket = if options.smoke { socket.smoke() } else { socket };
+    for kind in &socket.kinds {
+        for table in over(*kind, &socket)? {
+            report.add(table);
+        }
+    }
+    report.finish(options)
+}
+
+/// Runs the loads over one kind of socket.
+fn over(kind: Kind, socket: &SocketOptions) -> Result<Vec<Table>> {
     let directory = tempfile::tempdir()?;
     let (sender, receiver) = mpsc::channel();
-    let (count, sockets) = (socket.socket_cells, socket.unix.then(|| directory.path().to_owned()));
+    let (count, sockets) = (socket.socket_cells, (kind == Kind::Unix).then(|| directory.path().to_owned()));
     // Serves until the process ends.
     std::thread::Builder::new().name("cells".into()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -181,9 +198,10 @@ pub(super) fn run(options: &AuctionOptions) -> Result<()> {
         "cores",
         "std-dev %",
     ];
-    let kind = if socket.unix { "unix sockets" } else { "TCP" };
+    let kind = if kind == Kind::Unix { "unix sockets" } else { "TCP" };
+    let mut tables = Vec::new();
     for &sample in &socket.samples {
-        let loads = all_loads(&socket, sample, &cells, &ledgers);
+        let loads = all_loads(socket, sample, &cells, &ledgers);
         let loads = runtime.block_on(tokio::task::LocalSet::new().run_until(loads))?;
         let auctioneers = socket.auctioneers;
         let asks = f64::from(sample) / 4.0;
@@ -191,9 +209,9 @@ pub(super) fn run(options: &AuctionOptions) -> Result<()> {
             format!("{count} cells, {auctioneers} auctioneers, {kind}, {asks} asked for each instance");
         let mut table = Table::new(title, &columns);
         table.rows = loads.iter().map(Load::row).collect();
-        report.add(table);
+        tables.push(table);
     }
-    report.finish(options)
+    Ok(tables)
 }
 
 async fn all_loads(
