@@ -13,6 +13,7 @@ const INCLUDES: [&str; 1] = ["proto"];
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, INCLUDES)?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // A spec's digest is of its bytes: maps are encoded in the order of their keys.
+    tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;
     Ok(())
 }

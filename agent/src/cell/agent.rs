@@ -1,11 +1,12 @@
 //! The daemon: brings the rooms together, serves until it is told to end, and leaves what runs to the next one.
 //!
 //! ```text
-//! lock -> journal -> holder (there, or started) -> adopt -> core's thread, news' thread -> serve -> SIGTERM -> quit
+//! lock -> journal -> holder (there, or started) -> news' thread -> adopt -> core's thread -> serve -> SIGTERM -> quit
 //! ```
 //! Ending is being killed with better manners: instances go on. `celda drain` ends them.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,8 +16,8 @@ use celda_auction::service::Listener;
 use celda_auction::transport::Users;
 use celda_layerfs::mount::{Ladder, sweep_containers};
 use celda_layerfs::store::Store;
-use crossbeam_channel::Sender;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use crossbeam_channel::{Receiver, Sender};
+use rustix::fs::{Mode, OFlags};
 use tonic::transport::Server;
 
 use super::books::Books;
@@ -33,6 +34,7 @@ use super::metrics::Metrics;
 use super::place::Ground;
 use super::service::Service;
 use super::work::Workers;
+use crate::sandbox::cgroup::Hierarchy;
 
 /// Streams, unary calls among them, of one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
@@ -80,11 +82,15 @@ pub fn run(home: &Home, config: Config, store: Store, ladder: Ladder) -> crate::
     let (journal, known) = Journal::open(&lasting, config.limits.journal_bytes)?;
     let holder = Holder::connect_or_start(&home.private(), Path::new("/proc/self/exe"))?;
     let (news, attending) = connect(&home.private())?.attend()?;
+    // Bounded by its makers: callers wait for answers, workers and the holder have a few events for each instance.
+    let (sender, inputs) = crossbeam_channel::unbounded();
+    // From now on: the holder waits for who does not read its news, and the workers wait for the holder.
+    listen_to_holder(attending, sender.clone())?;
     // What a killed agent had prepared is locked by nobody; what runs is locked by the holder.
     sweep_containers(&lasting.join("layers"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(CellError::io("start the threads of the cell in", &home.run))?;
-    let parts = parts(home, config, (store, ladder), journal, &runtime)?;
+    let parts = parts(home, config, (store, ladder), journal, &runtime, (sender, inputs))?;
     let (sender, books, images) =
         (parts.sender.clone(), parts.books.clone(), Arc::clone(&parts.ground.images));
     let workers = parts.workers.clone();
@@ -95,7 +101,6 @@ pub fn run(home: &Home, config: Config, store: Store, ladder: Ladder) -> crate::
     let mut core = Core::new(parts);
     core.adopt(known, news, &holder)?;
     core.sweep_logs(&lasting.join("logs"))?;
-    listen_to_holder(attending, sender.clone())?;
     let core = spawn("core", move || core.run())?;
     let served = serve(&runtime, door, &service, &books, &sender, core);
     // What is being cleared away is; what is left after that is the next agent's.
@@ -111,14 +116,14 @@ fn parts(
     (store, ladder): (Store, Ladder),
     journal: Journal,
     runtime: &tokio::runtime::Runtime,
+    (sender, inputs): (Sender<Input>, Receiver<Input>),
 ) -> crate::Result<Parts> {
     let images = Images::new(store, ladder, config.limits.pulls_count);
     let images = images.map_err(CellError::io("start threads for images of", &home.root))?;
-    let ground = Ground::new(images, home.root.clone(), config.limits.networks_ready_count)?;
+    let hierarchy = Hierarchy::of_cell(&home.private())?;
+    let ground = Ground::new(images, home.root.clone(), hierarchy, config.limits.networks_ready_count)?;
     let books = Books::new(&config, config.capacity.resources(&home.root))?;
     let logs = LogsOptions { root: home.root.join("cell/logs"), run: home.private().join("logs") };
-    // Bounded by its makers: callers wait for answers, workers and the holder have a few events for each instance.
-    let (sender, inputs) = crossbeam_channel::unbounded();
     Ok(Parts {
         ground: Arc::new(ground),
         workers: Workers::start(config.limits.workers_count, &home.private())?,
@@ -214,16 +219,26 @@ async fn signalled() {
 
 /// Listens at `socket`. The agent's lock is held, so a socket that is there is a dead agent's.
 fn listen(socket: &Path, users: &[u32]) -> Result<Listener> {
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(CellError::io("remove the socket of a dead agent,", socket)(error));
-        }
-        _ => {}
-    }
+    clear_socket(socket).map_err(CellError::io("remove the socket of a dead agent,", socket))?;
     let listener = Listener::unix(socket, Users::these(users))?;
-    rustix::fs::chmod(socket, Mode::from_raw_mode(0o660))
+    // Whoever may connect is asked for its user then; other users come as far as that only where some are configured.
+    let mode = if users.len() > 1 { 0o666 } else { 0o660 };
+    rustix::fs::chmod(socket, Mode::from_raw_mode(mode))
         .map_err(|errno| CellError::io("set the mode of", socket)(errno.into()))?;
     Ok(listener)
+}
+
+/// Removes a socket, and nothing that is none.
+fn clear_socket(path: &Path) -> std::io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(facts) if facts.file_type().is_socket() => std::fs::remove_file(path),
+        Ok(_) => Err(std::io::Error::new(
+            std::io::ErrorKind::AlreadyExists,
+            "there is another file of this name; move it away, or set another socket.path",
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Brings the holder's news to the core.
@@ -264,8 +279,24 @@ fn lock(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
         .map_err(|errno| CellError::io("open", path)(errno.into()))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(_) => Err(CellError::Held { path: path.to_owned() }),
+    if super::lock::take(&file) { Ok(file) } else { Err(CellError::Held { path: path.to_owned() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_socket_is_cleared_away() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("agent.sock");
+        clear_socket(&path).expect("nothing is there");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+        clear_socket(&path).expect("a socket");
+        assert!(!path.exists());
+        std::fs::write(&path, "precious").expect("written");
+        let error = clear_socket(&path).expect_err("a file");
+        assert!(error.to_string().contains("socket.path"), "{error}");
+        assert_eq!(std::fs::read(&path).expect("read"), b"precious");
     }
 }

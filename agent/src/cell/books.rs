@@ -4,6 +4,7 @@
 //! auctioneer made, by its id, or makes its own. The ledger is in memory: a cell that comes back begins a new epoch and
 //! reserves anew, under the same ids, for what the journal knows.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -112,6 +113,15 @@ impl Books {
             }
             Err(refused) => Err(format!("the ledger is busy ({refused:?}): try again")),
         }
+    }
+
+    /// What each reservation takes, rounded up to the ledger's quanta.
+    pub fn reserved(&self) -> HashMap<u64, Resources> {
+        let mut all = HashMap::new();
+        self.ledger.each(|entry| {
+            all.insert(entry.id.get(), entry.takes);
+        });
+        all
     }
 
     /// Gives back what is held under `id`.

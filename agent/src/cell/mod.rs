@@ -18,6 +18,7 @@
 //! | [`logs`] | what instances write, in bounded files |
 //! | [`network`] | prepared network namespaces; no instance asks for one yet |
 //! | [`books`] | the cell's side of the auction |
+//! | [`lock`] | that there is one agent |
 //! | [`events`], [`view`], [`metrics`] | what is shown |
 //! | [`service`], [`agent`] | the API, and the daemon around all |
 //! | [`config`] | its TOML file |
@@ -33,6 +34,7 @@ pub mod holder;
 pub mod image;
 pub mod instance;
 pub mod journal;
+pub mod lock;
 pub mod logs;
 pub mod metrics;
 pub mod network;

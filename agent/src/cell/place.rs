@@ -33,7 +33,7 @@ pub struct Ground {
     pub root: PathBuf,
     /// `ROOT/cell/layers`: writable layers, apart from those of `celda run`, which are nobody's when it ends.
     pub layers: PathBuf,
-    /// cgroup v2.
+    /// cgroup v2, with the parent of this cell's containers.
     pub hierarchy: Hierarchy,
     networks: NetworkNamespaces,
     /// celda's own filter, compiled, by the capabilities that it depends on.
@@ -47,13 +47,18 @@ impl Ground {
     /// Ground in the store `root`, with so many networks kept ready.
     ///
     /// # Errors
-    /// When there is no cgroup v2, or no thread.
-    pub fn new(images: Arc<Images>, root: PathBuf, networks_count: u32) -> Result<Self> {
+    /// When there is no thread.
+    pub fn new(
+        images: Arc<Images>,
+        root: PathBuf,
+        hierarchy: Hierarchy,
+        networks_count: u32,
+    ) -> Result<Self> {
         Ok(Self {
             images,
             layers: root.join("cell/layers"),
             root,
-            hierarchy: Hierarchy::find()?,
+            hierarchy,
             networks: NetworkNamespaces::new(networks_count as usize)?,
             filters: Mutex::default(),
         })

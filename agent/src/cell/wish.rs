@@ -31,6 +31,8 @@ pub struct Wish {
     pub digest: String,
     /// As it came.
     pub message: v1::Spec,
+    /// The message, encoded: what the digest is of.
+    pub bytes: Vec<u8>,
     /// The image.
     pub image: Reference,
     /// Whether it may be fetched.
@@ -54,6 +56,20 @@ impl Wish {
     /// What is wrong with it, naming the field.
     pub fn read(message: v1::Spec, defaults: &Defaults) -> Result<Self, String> {
         let bytes = message.encode_to_vec();
+        Self::of(message, bytes, defaults)
+    }
+
+    /// Checks a message that was kept. Its bytes are what they were: a version that encodes otherwise, or knows fewer
+    /// fields, makes no other spec of it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and for bytes that are no message.
+    pub fn kept(bytes: Vec<u8>, defaults: &Defaults) -> Result<Self, String> {
+        let message = v1::Spec::decode(bytes.as_slice()).map_err(|error| format!("a spec: {error}"))?;
+        Self::of(message, bytes, defaults)
+    }
+
+    fn of(message: v1::Spec, bytes: Vec<u8>, defaults: &Defaults) -> Result<Self, String> {
         if bytes.len() > SPEC_BYTES_MAX {
             return Err(format!("a spec of {} bytes: at most {SPEC_BYTES_MAX} are possible", bytes.len()));
         }
@@ -78,6 +94,7 @@ impl Wish {
             health: wish_health::read(message.health.as_ref())?,
             result_ttl_ms,
             message,
+            bytes,
         })
     }
 
@@ -274,6 +291,27 @@ mod tests {
         assert_eq!((wish.policy, wish.result_ttl_ms), (Policy::default(), None));
         let task = read(v1::Spec { task: true, ..spec() }).expect("a wish");
         assert_eq!(task.result_ttl_ms, Some(3_600_000));
+    }
+
+    #[test]
+    fn a_spec_with_many_labels_is_the_same_spec_however_often_it_is_kept() {
+        let labels = |names: &[&str]| names.iter().map(|name| ((*name).into(), "x".into())).collect();
+        let message = v1::Spec { labels: labels(&["a", "b", "c", "d", "e"]), ..spec() };
+        let first = read(message.clone()).expect("a wish");
+        let other = v1::Spec { labels: labels(&["e", "c", "a", "d", "b"]), ..spec() };
+        assert_eq!(read(other).expect("a wish").digest, first.digest);
+        let kept = |wish: &Wish| Wish::kept(wish.bytes.clone(), &Defaults::default()).expect("a wish");
+        let again = kept(&kept(&first));
+        assert_eq!((&again.digest, &again.bytes, &again.message), (&first.digest, &first.bytes, &message));
+    }
+
+    #[test]
+    fn the_bytes_that_were_kept_are_what_a_digest_is_of() {
+        let mut bytes = read(spec()).expect("a wish").bytes;
+        bytes.extend([0xfa, 0x3f, 1, b'x']); // field 1023, of a version to come
+        let wish = Wish::kept(bytes.clone(), &Defaults::default()).expect("a wish");
+        assert_eq!((wish.digest, wish.bytes), (Digest::of(&bytes).hex(), bytes));
+        assert!(Wish::kept(vec![0xff], &Defaults::default()).is_err());
     }
 
     #[test]

@@ -21,6 +21,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// What a call's own deadline is below its client's.
 const DEADLINE: Duration = Duration::from_secs(CALL_DEADLINE.as_secs() + 5);
 
+/// The fewest bytes of an id that are taken for it.
+const PREFIX_BYTES_MIN: usize = 4;
+
 /// A connection to a cell.
 pub(super) struct Client {
     runtime: Runtime,
@@ -69,6 +72,25 @@ impl Client {
 
     pub(super) fn list(&self, request: v1::ListRequest) -> Result<v1::ListResponse> {
         self.call("list", self.client.clone().list(within(request)))
+    }
+
+    /// The ids that are meant: an id, or the beginning of one, of at least [`PREFIX_BYTES_MIN`]. The API takes whole ids
+    /// only. What is none stays as it is, for the cell to say so.
+    ///
+    /// # Errors
+    /// [`CellError::Call`] when several begin so.
+    pub(super) fn resolve(&self, given: &[String]) -> Result<Vec<String>> {
+        if given.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = |request| -> Result<Vec<String>> {
+            Ok(self.list(request)?.instances.into_iter().map(|instance| instance.id).collect())
+        };
+        let mut known = ids(v1::ListRequest { ids: given.to_vec(), ..v1::ListRequest::default() })?;
+        if given.iter().any(|given| !known.contains(given)) {
+            known = ids(v1::ListRequest::default())?;
+        }
+        given.iter().map(|given| resolve(given, &known)).collect()
     }
 
     pub(super) fn stats(&self, ids: Vec<String>) -> Result<v1::StatsResponse> {
@@ -149,6 +171,20 @@ impl Client {
             }
         }
         Ok(())
+    }
+}
+
+fn resolve(given: &str, known: &[String]) -> Result<String> {
+    if given.len() < PREFIX_BYTES_MIN || known.iter().any(|id| id == given) {
+        return Ok(given.to_owned());
+    }
+    let mut found = known.iter().filter(|id| id.starts_with(given));
+    match (found.next(), found.next()) {
+        (Some(_), Some(_)) => {
+            let why = "several instances begin so: give more of the id".into();
+            Err(CellError::Call { what: format!("find {given}"), why }.into())
+        }
+        (found, _) => Ok(found.map_or(given, String::as_str).to_owned()),
     }
 }
 
@@ -251,5 +287,19 @@ pub(super) fn age(at_ms: u64) -> String {
         120..7200 => format!("{} min", seconds / 60),
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_one_id_is_that_id() {
+        let known = ["web-1", "web-12", "other"].map(str::to_owned);
+        for (given, id) in [("web-1", "web-1"), ("othe", "other"), ("oth", "oth"), ("none", "none")] {
+            assert_eq!(resolve(given, &known).expect("one"), id);
+        }
+        assert!(resolve("web-", &known).expect_err("two").to_string().contains("several"));
     }
 }

@@ -140,7 +140,7 @@ fn spec_of(args: &RunArgs) -> Result<v1::Spec> {
         stop: Some(v1::Stop { signal: args.stop_signal.clone().unwrap_or_default(), grace_ms }),
         task: args.detached.task,
         result_ttl_s: 0,
-        health: None,
+        health: args.no_healthcheck.then(|| v1::Health { none: true, ..v1::Health::default() }),
     })
 }
 

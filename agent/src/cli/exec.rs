@@ -46,7 +46,9 @@ fn run(context: &Context, args: &ExecArgs) -> Result<u8> {
     }
     let client = Client::connect(context, &args.cell)?;
     let (sender, requests) = mpsc::channel(MESSAGES_COUNT);
-    let first = v1::ExecRequest { message: Some(Asked::Start(start(args)?)) };
+    let mut start = start(args)?;
+    start.id = client.resolve(&[start.id])?.remove(0);
+    let first = v1::ExecRequest { message: Some(Asked::Start(start)) };
     let closed = |_| CellError::Call { what: "run a program".into(), why: "its stream is closed".into() };
     sender.try_send(first).map_err(closed)?;
     let _raw = args.tty.then(Raw::new).flatten();

@@ -33,8 +33,11 @@ pub(super) fn main(context: &Context, args: &InspectArgs) -> Result<ExitCode> {
 /// The instance of that id, if a cell is up and has it.
 fn instance(context: &Context, args: &InspectArgs, name: &str) -> Result<Option<serde_json::Value>> {
     let Some(client) = Client::connect_if_up(context, &args.cell)? else { return Ok(None) };
-    let request =
-        v1::ListRequest { ids: vec![name.to_owned()], with_specs: true, ..v1::ListRequest::default() };
+    let request = v1::ListRequest {
+        ids: client.resolve(&[name.to_owned()])?,
+        with_specs: true,
+        ..v1::ListRequest::default()
+    };
     Ok(client.list(request)?.instances.first().map(cell::instance_value))
 }
 

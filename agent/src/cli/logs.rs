@@ -18,7 +18,7 @@ pub(super) fn main(context: &Context, args: &LogsArgs) -> Result<ExitCode> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
     let since_ms = args.since.map(|seconds| now_ms.saturating_sub(seconds.saturating_mul(1000)));
     let request = v1::LogsRequest {
-        ids: args.ids.clone(),
+        ids: client.resolve(&args.ids)?,
         app: args.app.clone(),
         follow: args.follow,
         tail: args.tail,

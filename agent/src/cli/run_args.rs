@@ -85,6 +85,9 @@ pub struct RunArgs {
     /// Run a small init as process 1 that forwards signals and reaps
     #[arg(long, help_heading = "Process")]
     pub init: bool,
+    /// No health check, not even the image's; with -d, as nothing else checks health
+    #[arg(long, help_heading = "Process")]
+    pub no_healthcheck: bool,
     /// Signal that asks the container to stop
     #[arg(long, value_name = "SIGNAL", help_heading = "Process")]
     pub stop_signal: Option<String>,

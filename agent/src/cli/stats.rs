@@ -20,10 +20,11 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 
 pub(super) fn main(context: &Context, args: &StatsArgs) -> Result<ExitCode> {
     let client = Client::connect(context, &args.cell)?;
+    let ids = client.resolve(&args.ids)?;
     let mut before: HashMap<String, (u64, u64)> = HashMap::new();
     let is_live = !args.no_stream && !context.global.json;
     loop {
-        let usages = client.stats(args.ids.clone())?.usages;
+        let usages = client.stats(ids.clone())?.usages;
         if context.global.json {
             let values: Vec<_> = usages.iter().map(value).collect();
             output::json(&values).map_err(Error::io("write to", "standard output"))?;

@@ -15,7 +15,7 @@ use crate::Result;
 pub(super) fn main(context: &Context, args: &StopArgs) -> Result<ExitCode> {
     let client = Client::connect(context, &args.cell)?;
     let grace_ms = args.time.map(|seconds| seconds * 1000);
-    let request = v1::StopRequest { ids: args.ids.clone(), grace_ms, reason: String::new() };
+    let request = v1::StopRequest { ids: client.resolve(&args.ids)?, grace_ms, reason: String::new() };
     let v1::StopResponse { outcomes, token } = client.stop(request)?;
     wait(&client, &outcomes, token)?;
     Ok(exit(report(&outcomes)))
@@ -24,7 +24,7 @@ pub(super) fn main(context: &Context, args: &StopArgs) -> Result<ExitCode> {
 /// Removes, and waits until they are gone.
 pub(super) fn remove(context: &Context, args: &RmArgs) -> Result<ExitCode> {
     let client = Client::connect(context, &args.cell)?;
-    let request = v1::RemoveRequest { ids: args.ids.clone(), force: args.force };
+    let request = v1::RemoveRequest { ids: client.resolve(&args.ids)?, force: args.force };
     let v1::RemoveResponse { outcomes, token } = client.remove(request)?;
     wait(&client, &outcomes, token)?;
     Ok(exit(report(&outcomes)))

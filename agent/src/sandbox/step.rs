@@ -223,6 +223,9 @@ pub(crate) enum Step {
     Seccomp {
         program: Vec<BpfInstruction>,
     },
+    /// At once, all but what later steps use: a copy of the caller's table came with the child.
+    CloseOthers,
+    /// At `execve`.
     CloseFiles,
     /// The steps after this one are taken twice: by the program's process, which may take the terminal on standard
     /// input as its own, and by its reaper.
@@ -304,6 +307,7 @@ impl fmt::Display for Step {
             Self::Seccomp { program } => {
                 write!(f, "load the seccomp filter ({} instructions)", program.len())
             }
+            Self::CloseOthers => write!(f, "close the caller's files"),
             Self::CloseFiles => write!(f, "close all other files at execve"),
             Self::Fork { .. } => write!(f, "fork the program off its reaper"),
             Self::Execute(execute) => write!(f, "execute {}", execute.arguments),

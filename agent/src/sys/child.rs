@@ -119,6 +119,7 @@ fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
         Step::NoNewPrivileges => child_process::no_new_privileges(),
         Step::DieWithCaller => child_process::die_with_caller(),
         Step::Seccomp { program } => child_process::seccomp(program),
+        Step::CloseOthers => child_process::close_others(slots.0),
         Step::CloseFiles => child_process::close_files(),
         Step::Fork { terminal } => child_exec::fork(child, *terminal),
         Step::Execute(execute) => child_exec::execute(child, execute),

@@ -219,3 +219,17 @@ pub(super) fn seccomp(program: &[BpfInstruction]) -> Answer {
 pub(super) fn close_files() -> Answer {
     call_plain(libc::SYS_close_range, [3, u32::MAX as usize, libc::CLOSE_RANGE_CLOEXEC as usize]).map(drop)
 }
+
+/// `int close_range(first, last, 0)` for each gap between these descriptors, from 3 on, see close_range(2).
+pub(super) fn close_others(kept: &[i32]) -> Answer {
+    let mut first = 3_u32;
+    loop {
+        let next = kept.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd >= first).min();
+        let last = next.map_or(Some(u32::MAX), |next| next.checked_sub(1)).unwrap_or(0);
+        if first <= last {
+            call_plain(libc::SYS_close_range, [first as usize, last as usize, 0])?;
+        }
+        let Some(next) = next else { return Ok(()) };
+        first = next.saturating_add(1);
+    }
+}

@@ -9,11 +9,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use celda::sandbox::cgroup::Hierarchy;
+
 /// How long another test's container may go on.
 const OTHERS_TIME_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at cgroups.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
-/// Where celda may have its cgroups.
+/// Where celda may have its cgroups, but for those of cells.
 const CGROUP_PARENTS: [&str; 3] =
     ["/sys/fs/cgroup/unified/celda", "/sys/fs/cgroup/celda", "/sys/fs/cgroup/celda.slice"];
 
@@ -55,7 +57,9 @@ impl Leftovers {
                 processes.insert(format!("{}: {}", process.display(), String::from_utf8_lossy(&words)));
             }
         }
-        let cgroups = CGROUP_PARENTS.iter().flat_map(entries).filter(|path| path.is_dir()).collect();
+        let of_cell = Hierarchy::of_cell(&directory.join("run/cell")).ok().map(|of| of.parent());
+        let parents = CGROUP_PARENTS.iter().map(PathBuf::from).chain(of_cell);
+        let cgroups = parents.flat_map(entries).filter(|path| path.is_dir()).collect();
         Self { mounts, loops: loops.collect(), files, processes, cgroups }
     }
 

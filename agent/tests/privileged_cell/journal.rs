@@ -41,3 +41,22 @@ fn privileged_a_torn_journal_is_cut_and_a_damaged_one_refused() {
     assert_eq!(cell.list().0.len(), 0);
     cell.leaves_nothing("a damaged journal");
 }
+
+#[test]
+fn privileged_a_spec_with_many_labels_survives_two_restarts() {
+    let Some(mut cell) = Cell::up("many_labels") else { return };
+    let flags: Vec<String> = (0..5).flat_map(|n| ["--label".to_owned(), format!("l{n}=v{n}")]).collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).chain(["--name", "labelled"]).collect();
+    let script = "while :; do busybox sleep 1; done";
+    cell.run(&flags, script);
+    for _ in 0..2 {
+        cell.kill();
+        cell.begin();
+        let one = cell.wait("labelled", |one| one.status() == v1::Status::Running);
+        assert_eq!(one.attempt, 1);
+    }
+    let args = [&["run", "-d"], &flags[..], &[&cell.image(), "/bin/sh", "-c", script]].concat();
+    let said = cell.fails(125, &args);
+    assert!(said.contains("it is there already"), "it is taken for another: {said}");
+    cell.leaves_nothing("labels");
+}

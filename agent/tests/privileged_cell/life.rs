@@ -135,3 +135,76 @@ fn privileged_events_can_be_gone_on_from() {
     }
     cell.leaves_nothing("events");
 }
+
+#[test]
+fn privileged_what_is_forgotten_at_once_is_cleared_away_all_the_same() {
+    let Some(cell) = Cell::up_within("forgotten_at_once", "ended_ttl_s = 0") else { return };
+    let (_, token) = cell.list();
+    for round in 0..5 {
+        cell.run(&["--name", &format!("i{round}")], "exit 0");
+    }
+    let (mut client, mut left) = (cell.client(), 5);
+    let gone = async {
+        let request = v1::WatchRequest { token, ..v1::WatchRequest::default() };
+        let mut stream = client.watch(request).await.unwrap().into_inner();
+        while left > 0 {
+            let events = stream.message().await.unwrap().expect("an event").events;
+            let removed = events.into_iter().filter_map(|event| event.instance);
+            left -= removed.filter(|one| one.status() == v1::Status::Removed).count();
+        }
+    };
+    cell.runtime.block_on(gone);
+    assert_eq!(cell.list().0.len(), 0);
+    // What was dropped with its instance would be held here: the ledger's slots, the holder's entries, layers, cgroups.
+    let free = cell.runtime.block_on(cell.client().describe(v1::DescribeRequest {})).unwrap().into_inner();
+    assert_eq!(free.free, free.capacity);
+    cell.leaves_nothing("what was forgotten at once");
+}
+
+#[test]
+fn privileged_stopping_and_removing_at_once_leaves_nothing() {
+    let Some(cell) = Cell::up("stop_and_remove_at_once") else { return };
+    for round in 0..10 {
+        let id = format!("i{round}");
+        cell.run(&["--name", &id], FOR_EVER);
+        let (mut one, mut other) = (cell.client(), cell.client());
+        let ids = vec![id.clone()];
+        let stop = v1::StopRequest { ids: ids.clone(), grace_ms: Some(0), reason: String::new() };
+        let remove = v1::RemoveRequest { ids, force: true };
+        let both = async { tokio::join!(one.stop(stop), other.remove(remove)) };
+        let (stopped, removed) = cell.runtime.block_on(both);
+        (stopped.unwrap(), removed.unwrap());
+    }
+    crate::common::wait_until(|| cell.list().0.is_empty(), "all are forgotten");
+    cell.leaves_nothing("stops and removals at once");
+}
+
+#[test]
+fn privileged_two_cells_have_instances_of_one_id() {
+    let Some(one) = Cell::up("two_cells_one") else { return };
+    let Some(other) = Cell::up("two_cells_other") else { return };
+    for cell in [&one, &other] {
+        cell.run(&["--name", "same"], FOR_EVER);
+    }
+    let cgroups =
+        [&one, &other].map(|cell| cell.wait("same", |one| one.status() == v1::Status::Running).cgroup);
+    assert_ne!(cgroups[0], cgroups[1]);
+    one.ok(&["rm", "-f", "same"]);
+    assert_eq!(other.list().0[0].status(), v1::Status::Running, "the other's goes on");
+    one.leaves_nothing("one of two cells");
+    other.leaves_nothing("the other of two cells");
+}
+
+#[test]
+fn privileged_the_beginning_of_an_id_is_the_commands_and_not_the_apis() {
+    let Some(cell) = Cell::up("beginnings_of_ids") else { return };
+    cell.run(&["--name", "database"], FOR_EVER);
+    let stop = v1::StopRequest { ids: vec!["data".into()], ..v1::StopRequest::default() };
+    let stopped = cell.runtime.block_on(cell.client().stop(stop)).unwrap().into_inner();
+    assert_eq!(stopped.outcomes[0].result(), v1::outcome::Result::Unknown);
+    let twice = v1::ListRequest { ids: vec!["database".into(); 3], ..v1::ListRequest::default() };
+    assert_eq!(cell.runtime.block_on(cell.client().list(twice)).unwrap().into_inner().instances.len(), 1);
+    assert_eq!(cell.ok(&["exec", "data", "busybox", "echo", "hi"]), "hi\n");
+    assert_eq!(cell.ok(&["stop", "-t", "0", "data"]), "database\n");
+    cell.leaves_nothing("beginnings");
+}

@@ -20,6 +20,8 @@ pub(crate) struct Cell {
     celda: Celda,
     agent: Option<Child>,
     before: Leftovers,
+    /// Further lines of the configuration's `[limits]`.
+    limits: &'static str,
     pub(crate) runtime: Runtime,
 }
 
@@ -34,10 +36,15 @@ impl Deref for Cell {
 impl Cell {
     /// A cell that is up; `None` where the test is to be skipped.
     pub(crate) fn up(test: &str) -> Option<Self> {
+        Self::up_within(test, "")
+    }
+
+    /// A cell with further limits.
+    pub(crate) fn up_within(test: &str, limits: &'static str) -> Option<Self> {
         let celda = Celda::with_image(test)?;
         let before = celda.leftovers();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut cell = Self { celda, agent: None, before, runtime };
+        let mut cell = Self { celda, agent: None, before, limits, runtime };
         cell.begin();
         Some(cell)
     }
@@ -45,7 +52,8 @@ impl Cell {
     /// Starts the agent and waits until it is up.
     pub(crate) fn begin(&mut self) {
         let config = self.files().join("agent.toml");
-        std::fs::write(&config, "[capacity]\ncontainers = 400\n[limits]\nworkers_count = 4\n").unwrap();
+        let text = format!("[capacity]\ncontainers = 400\n[limits]\nworkers_count = 4\n{}\n", self.limits);
+        std::fs::write(&config, text).unwrap();
         let mut command = self.command(&["agent", "--config", config.to_str().unwrap()]);
         let mut agent = command.env("CELDA_LOG", "info").stderr(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(agent.stderr.take().unwrap());

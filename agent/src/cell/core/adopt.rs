@@ -12,8 +12,6 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use celda_api::cell::v1;
-
 use super::Core;
 use super::entry::{Entry, container};
 use crate::cell::error::{CellError, Result};
@@ -42,12 +40,12 @@ impl Core {
             }
         }
         self.set_draining(known.draining);
-        for (digest, bytes) in &known.specs {
-            let wish = self.wish(bytes).map_err(|why| CellError::Journal {
+        for (digest, bytes) in known.specs {
+            let wish = Wish::kept(bytes, &self.parts.config.defaults).map_err(|why| CellError::Journal {
                 path: self.parts.ground.root.join("cell/journal"),
                 damage: Damage::Record(why),
             })?;
-            self.wishes.insert(digest.clone(), Arc::new(wish));
+            self.wishes.insert(digest, Arc::new(wish));
         }
         let known_count = known.instances.len();
         let mut adopted_count = 0;
@@ -74,11 +72,6 @@ impl Core {
         self.wishes.retain(|digest, _| used.contains(digest));
         tracing::info!(known_count, adopted_count, "the cell is back");
         Ok(())
-    }
-
-    fn wish(&self, bytes: &[u8]) -> std::result::Result<Wish, String> {
-        let message: v1::Spec = prost::Message::decode(bytes).map_err(|error| error.to_string())?;
-        Wish::read(message, &self.parts.config.defaults)
     }
 
     /// Reserves again what an instance had, under the same id.
@@ -122,6 +115,9 @@ impl Core {
     }
 
     fn come_back_without(&mut self, id: &str, state: &State) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.was_up = false;
+        }
         match state {
             State::Reserved => self.step(id, Event::Begin),
             State::Exited if self.entries.get(id).is_some_and(|entry| entry.removing) => self.forget(id),

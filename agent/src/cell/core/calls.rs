@@ -1,21 +1,23 @@
 //! What callers want.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use celda_api::cell::v1;
 use celda_api::cell::v1::outcome::Result as Outcome;
+use celda_auction::Resources;
 use tokio::sync::oneshot;
 
 use super::entry::{Entry, container};
+use super::turn::Undo;
 use super::{Core, now_ms};
 use crate::cell::instance::{Event, Machine, State, StoppedBy};
 use crate::cell::journal::{Kept, Message, Record};
 use crate::cell::logs::Log;
 use crate::cell::wish::Wish;
 
-/// The fewest bytes of an id that are taken for it.
-const PREFIX_BYTES_MIN: usize = 4;
+const NOT_THERE: &str = "there is no such instance";
 
 /// Equal instances that are wanted.
 #[derive(Debug)]
@@ -143,6 +145,38 @@ pub struct Look {
     pub journal_bytes: u64,
 }
 
+/// Reservations as they are when a batch comes.
+#[derive(Default)]
+struct Held {
+    /// Of instances.
+    ids: HashSet<u64>,
+    /// All of the ledger, with what they take.
+    amounts: HashMap<u64, Resources>,
+}
+
+impl Held {
+    /// Whether a reservation can become an instance's.
+    fn check(&self, reservation: u64, wish: &Wish) -> Result<(), String> {
+        if self.ids.contains(&reservation) {
+            return Err(format!("reservation {reservation} is another instance's: reserve one for each"));
+        }
+        match self.amounts.get(&reservation) {
+            Some(amounts) if !covers(amounts, &wish.resources) => {
+                Err(format!("reservation {reservation} holds less than the spec's resources: reserve again"))
+            }
+            _ => Ok(()), // one that is not there is refused by the ledger
+        }
+    }
+}
+
+fn covers(has: &Resources, wants: &Resources) -> bool {
+    has.cpu_milli >= wants.cpu_milli
+        && has.memory_mib >= wants.memory_mib
+        && has.disk_mib >= wants.disk_mib
+        && has.containers >= wants.containers
+        && has.ports >= wants.ports
+}
+
 impl Core {
     pub(super) fn call(&mut self, call: Call) {
         match call {
@@ -194,32 +228,15 @@ impl Core {
     ) {
         let before = self.parts.events.last();
         let outcomes = ids.iter().map(|given| {
-            let (id, (result, detail)) = match self.find(given) {
-                Ok(id) => (id.clone(), one(self, &id)),
-                Err(why) => (given.clone(), (Outcome::Unknown, why)),
+            let (result, detail) = if self.entries.contains_key(given) {
+                one(self, given)
+            } else {
+                (Outcome::Unknown, NOT_THERE.into())
             };
-            v1::Outcome { id, result: result.into(), detail }
+            v1::Outcome { id: given.clone(), result: result.into(), detail }
         });
         let outcomes = outcomes.collect();
         self.answer(outcomes, before, answer);
-    }
-
-    /// The instance with this id, or with one that begins so.
-    fn find(&self, given: &str) -> Result<String, String> {
-        if self.entries.contains_key(given) {
-            return Ok(given.to_owned());
-        }
-        if given.len() < PREFIX_BYTES_MIN {
-            return Err("there is no such instance".into());
-        }
-        let mut begin = self.entries.range(given.to_owned()..).map(|(id, _)| id);
-        match (begin.next().filter(|id| id.starts_with(given)), begin.next()) {
-            (Some(_), Some(second)) if second.starts_with(given) => {
-                Err("several instances begin so: give more of the id".into())
-            }
-            (Some(id), _) => Ok(id.clone()),
-            (None, _) => Err("there is no such instance".into()),
-        }
     }
 
     fn start_all(&mut self, wanted: Wanted) -> Vec<v1::Outcome> {
@@ -234,12 +251,17 @@ impl Core {
                 wish
             }
         };
+        let mut held = Held::default();
+        if !reservations.is_empty() {
+            held.ids = self.entries.values().map(|entry| entry.reservation).collect();
+            held.amounts = self.parts.books.reserved();
+        }
         let outcomes: Vec<_> = (0..)
             .zip(ids)
             .map(|(offset, id)| {
                 let index = first_index.saturating_add(offset);
                 let reservation = reservations.get(offset as usize).copied();
-                let (result, detail) = self.start_one(&wish, &app, index, &id, reservation);
+                let (result, detail) = self.start_one(&wish, (&app, index, &id), reservation, &mut held);
                 v1::Outcome { id, result: result.into(), detail }
             })
             .collect();
@@ -252,13 +274,14 @@ impl Core {
     fn start_one(
         &mut self,
         wish: &Arc<Wish>,
-        app: &str,
-        index: u32,
-        id: &str,
+        (app, index, id): (&str, u32, &str),
         reservation: Option<u64>,
+        held: &mut Held,
     ) -> (Outcome, String) {
         if let Some(entry) = self.entries.get(id) {
-            return if entry.wish.digest == wish.digest && entry.app == app {
+            return if entry.removing {
+                (Outcome::Refused, "the instance that has this id is being removed: try again".into())
+            } else if entry.wish.digest == wish.digest && entry.app == app {
                 (Outcome::Already, String::new())
             } else {
                 (Outcome::Refused, "another instance has this id: remove it, or take another".into())
@@ -274,13 +297,16 @@ impl Core {
             );
         }
         let reserved = match reservation {
-            Some(reservation) => self.parts.books.take_over(reservation),
+            Some(reservation) => {
+                held.check(reservation, wish).and_then(|()| self.parts.books.take_over(reservation))
+            }
             None => self.parts.books.reserve(&wish.demand(app)),
         };
         let reservation = match reserved {
             Ok(reservation) => reservation,
             Err(why) => return (Outcome::Short, why),
         };
+        held.ids.insert(reservation);
         let kept = Kept {
             id: id.to_owned(),
             app: app.to_owned(),
@@ -289,20 +315,24 @@ impl Core {
             reservation,
             created_ms: now_ms(),
             removing: false,
+            was_up: false,
             machine: Machine::new(wish.policy, now_ms()),
         };
+        self.turn.undo.push(Undo::Start(id.to_owned()));
         self.entries.insert(id.to_owned(), Entry::new(kept, Arc::clone(wish)));
         self.changed(id);
         self.turn.accepted.push(id.to_owned());
         (Outcome::Done, String::new())
     }
 
-    /// Forgets the instance that ended first.
+    /// Forgets the instance that ended first, as soon as that is written down.
     fn make_room(&mut self) -> bool {
-        let over = self.entries.iter().filter(|(_, entry)| entry.machine.is_over());
+        let is_spare = |entry: &Entry| entry.machine.is_over() && !entry.removing;
+        let over = self.entries.iter().filter(|(_, entry)| is_spare(entry));
         let oldest = over.min_by_key(|(_, entry)| entry.machine.changed_ms()).map(|(id, _)| id.clone());
         oldest.is_some_and(|id| {
-            self.forget(&id);
+            self.keep_for_undo(&id);
+            self.remove_later(&id);
             true
         })
     }
@@ -312,6 +342,7 @@ impl Core {
         if entry.machine.is_over() {
             return (Outcome::Already, String::new());
         }
+        self.keep_for_undo(id);
         // What was accepted in this very turn has not begun, and does not.
         self.turn.accepted.retain(|accepted| accepted != id);
         self.step(id, Event::Stop { by: by.clone(), grace_ms });
@@ -319,16 +350,19 @@ impl Core {
     }
 
     fn remove(&mut self, id: &str, force: bool) -> (Outcome, String) {
-        let Some(entry) = self.entries.get_mut(id) else { return (Outcome::Unknown, String::new()) };
-        if entry.machine.is_over() {
-            self.forget(id);
-            return (Outcome::Done, String::new());
-        }
-        if !force {
-            let state = entry.machine.state().name();
+        let Some(entry) = self.entries.get(id) else { return (Outcome::Unknown, String::new()) };
+        let (is_over, state) = (entry.machine.is_over(), entry.machine.state().name());
+        if !is_over && !force {
             return (Outcome::Refused, format!("it is {state}: stop it first, or use force"));
         }
-        entry.removing = true;
+        self.keep_for_undo(id);
+        if is_over {
+            self.remove_later(id);
+            return (Outcome::Done, String::new());
+        }
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.removing = true;
+        }
         self.changed(id);
         self.stop(id, &StoppedBy::Client("removed".into()), Some(0))
     }
@@ -336,8 +370,7 @@ impl Core {
     fn list(&self, app: &str, ids: &[String], with_specs: bool) -> Vec<v1::Instance> {
         let show = |(id, entry): (&String, &Entry)| entry.message(id, &self.cgroups, with_specs);
         if !ids.is_empty() {
-            let found = ids.iter().filter_map(|given| self.entries.get_key_value(&self.find(given).ok()?));
-            return found.map(show).collect();
+            return self.named(ids).map(show).collect();
         }
         let of_app = |entry: &Entry| app.is_empty() || entry.app == app;
         self.entries.iter().filter(|(_, entry)| of_app(entry)).map(show).collect()
@@ -355,19 +388,23 @@ impl Core {
         if ids.is_empty() {
             return self.entries.iter().filter(|(_, entry)| entry.app == app).map(show).collect();
         }
-        let found = ids.iter().filter_map(|given| self.entries.get_key_value(&self.find(given).ok()?));
-        found.map(show).collect()
+        self.named(ids).map(show).collect()
     }
 
-    fn enter(&mut self, given: &str) -> Result<Entrance, String> {
-        let id = self.find(given)?;
-        let entry = self.entries.get_mut(&id).ok_or("there is no such instance")?;
+    /// Those of these ids that are there, each once, by id.
+    fn named<'a>(&'a self, ids: &'a [String]) -> impl Iterator<Item = (&'a String, &'a Entry)> {
+        let ids: BTreeSet<&String> = ids.iter().collect();
+        ids.into_iter().filter_map(|id| self.entries.get_key_value(id))
+    }
+
+    fn enter(&mut self, id: &str) -> Result<Entrance, String> {
+        let entry = self.entries.get_mut(id).ok_or(NOT_THERE)?;
         let state = entry.machine.state().name();
         let (Some(running), Some(body)) = (&entry.running, &entry.body) else {
             return Err(format!("it is {state}: a program runs in a running instance only"));
         };
         let pidfd = running.pidfd.try_clone().map_err(|error| format!("copy its pidfd: {error}"))?;
-        let (body, container) = (Arc::clone(body), container(&id, entry.machine.attempt()));
+        let (body, container) = (Arc::clone(body), container(id, entry.machine.attempt()));
         entry.was_entered = true;
         Ok(Entrance { pidfd, body, container })
     }

@@ -15,6 +15,7 @@ use super::{Core, Input};
 use crate::cell::health::{Check, Checks, Launch, Probe, Report, State, Watch, of_image};
 use crate::cell::holder::Body;
 use crate::cell::instance::{Event, StoppedBy};
+use crate::cell::journal::Record;
 use crate::cell::place::Ground;
 use crate::cell::wish_health::{Look, Wanted};
 use crate::sandbox::exec::{Target, process_of, start};
@@ -57,11 +58,16 @@ impl Core {
         let probe = |check: Check<Look>| check.map(|look| probe(look, &door));
         let Checks { startup, liveness, readiness } = checks;
         let checks = Checks { startup, liveness: liveness.map(probe), readiness: readiness.map(probe) };
-        let watch = Watch { checks, network: Some(network), known: None, tell: Box::new(tell) };
+        let watch = Watch {
+            checks,
+            network: Some(network),
+            known: entry.was_up.then_some(State::Up),
+            tell: Box::new(tell),
+        };
         match self.parts.health.watch(watch) {
             Ok(watch) => {
                 entry.watch = Some(watch);
-                entry.health = Some(State::Starting);
+                entry.health = Some(if entry.was_up { State::Up } else { State::Starting });
             }
             Err(error) => tracing::error!(id, %error, "its health is not checked"),
         }
@@ -83,6 +89,12 @@ impl Core {
         let is_wanted = |entry: &&mut Entry| entry.machine.attempt() == attempt && entry.watch.is_some();
         let Some(entry) = self.entries.get_mut(id).filter(is_wanted) else { return };
         entry.health = Some(state.clone());
+        let is_up = matches!(state, State::Up | State::Ready | State::NotReady { .. });
+        if is_up && !entry.was_up {
+            entry.was_up = true;
+            let kept = entry.kept(id);
+            self.record(&Record::Instance(Box::new(kept)));
+        }
         self.show(id);
         if let State::Failed { in_startup, reason } = state {
             let why = if in_startup { format!("it did not come up: {reason}") } else { reason };
@@ -108,11 +120,19 @@ fn checks_of(entry: &Entry) -> Option<Checks<Look>> {
     match &entry.wish.health {
         Wanted::None => None,
         Wanted::Checks(checks) => Some(checks.clone()),
+        // A task is over when its program is: what an image has to say of a service's health does not end it.
+        Wanted::OfImage if entry.wish.message.task => None,
         Wanted::OfImage => {
             let annotations = Body::read(entry.body.as_deref()?).ok()?.spec.annotations().clone()?;
             let check = annotations.get(crate::spec::HEALTHCHECK)?;
             let document = format!("{{\"config\":{{\"Healthcheck\":{check}}}}}");
-            let Checks { startup, liveness, readiness } = of_image(document.as_bytes()).ok().flatten()?;
+            let Checks { startup, liveness, readiness } = match of_image(document.as_bytes()) {
+                Ok(checks) => checks?,
+                Err(error) => {
+                    tracing::warn!(image = entry.wish.message.image, %error, "its health is not checked");
+                    return None;
+                }
+            };
             let look = |check: Check<Vec<String>>| check.map(Look::Exec);
             Some(Checks { startup, liveness: liveness.map(look), readiness: readiness.map(look) })
         }

@@ -24,7 +24,13 @@ impl Core {
         }
     }
 
+    /// Begins an attempt, once what was before is cleared away: an attempt's name may be that of another instance's, of
+    /// the same id, that was removed.
     fn prepare(&mut self, id: String, attempt: u32) {
+        if let Some((_, waiting)) = self.cleaning.get_mut(&id) {
+            *waiting = Some(attempt);
+            return;
+        }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.begun_at = std::time::Instant::now();
         let (wish, ground) = (Arc::clone(&entry.wish), Arc::clone(&self.parts.ground));
@@ -101,7 +107,8 @@ impl Core {
         (entry.body, entry.early_end) = (None, None);
         let was_entered = std::mem::take(&mut entry.was_entered);
         let (name, ground) = (container(id, attempt), Arc::clone(&self.parts.ground));
-        let sender = self.parts.sender.clone();
+        let (sender, id) = (self.parts.sender.clone(), id.to_owned());
+        self.cleaning.entry(id.clone()).or_default().0 += 1;
         self.parts.workers.give(Box::new(move |worker| {
             drop(running);
             if let Err(error) = worker.holder.forget(&name) {
@@ -115,7 +122,22 @@ impl Core {
             if let Err(error) = cleaned {
                 tracing::warn!(container = name, %error, "something was left behind; the next agent removes it");
             }
+            let _ = sender.send(Input::Cleaned { id });
         }));
+    }
+
+    /// An attempt is cleared away: the next one begins, if it waits for that.
+    pub(super) fn cleaned(&mut self, id: String) {
+        let Some((count, waiting)) = self.cleaning.get_mut(&id) else { return };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        let waiting = waiting.take();
+        self.cleaning.remove(&id);
+        if let Some(attempt) = waiting {
+            self.prepare(id, attempt);
+        }
     }
 
     /// The last of an instance: what it held is free, and it is forgotten if that was wanted.
@@ -123,7 +145,7 @@ impl Core {
         let Some(entry) = self.entries.get_mut(id) else { return };
         self.parts.books.release(std::mem::take(&mut entry.reservation));
         if entry.removing {
-            self.forget(id);
+            self.forget(id); // no effect of it is left: a release is the last
         }
     }
 }

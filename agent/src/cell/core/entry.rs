@@ -43,15 +43,19 @@ pub(super) struct Entry {
     pub(super) watch: Option<WatchId>,
     /// What is known of its health.
     pub(super) health: Option<State>,
+    /// Its container has come up once, so the next agent need not wait for that.
+    pub(super) was_up: bool,
     /// Somebody ran a program in its container, and may have left something of it there.
     pub(super) was_entered: bool,
     /// When the attempt that is under way began.
     pub(super) begun_at: Instant,
+    /// When it is looked at next, among the core's timers.
+    pub(super) timer_ms: Option<u64>,
 }
 
 impl Entry {
     pub(super) fn new(kept: Kept, wish: Arc<Wish>) -> Self {
-        let Kept { app, index, reservation, created_ms, removing, machine, .. } = kept;
+        let Kept { app, index, reservation, created_ms, removing, was_up, machine, .. } = kept;
         Self {
             app,
             index,
@@ -67,8 +71,10 @@ impl Entry {
             log: None,
             watch: None,
             health: None,
+            was_up,
             was_entered: false,
             begun_at: Instant::now(),
+            timer_ms: None,
         }
     }
 
@@ -81,6 +87,7 @@ impl Entry {
             reservation: self.reservation,
             created_ms: self.created_ms,
             removing: self.removing,
+            was_up: self.was_up,
             machine: self.machine.clone(),
         }
     }

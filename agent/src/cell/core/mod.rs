@@ -18,8 +18,7 @@ mod entry;
 mod logging;
 mod turn;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -75,6 +74,11 @@ pub enum Input {
         place: Box<Place>,
         /// What came of it; an error: the holder is gone.
         result: Result<Started>,
+    },
+    /// A worker cleared an attempt away.
+    Cleaned {
+        /// The instance.
+        id: String,
     },
     /// What a container writes is taken up.
     Logging {
@@ -139,7 +143,10 @@ pub struct Core {
     /// By digest; instances of one batch share one.
     wishes: HashMap<String, Arc<Wish>>,
     /// When something is to be looked at: time in milliseconds since 1970, and whose.
-    timers: BinaryHeap<Reverse<(u64, String)>>,
+    timers: BTreeSet<(u64, String)>,
+    /// How many attempts of an instance are being cleared away, and the attempt that waits for that. An instance may
+    /// be forgotten meanwhile, and another of the same id come.
+    cleaning: HashMap<String, (u32, Option<u32>)>,
     draining: bool,
     turn: Turn,
     swept_at: Instant,
@@ -154,7 +161,8 @@ impl Core {
             parts,
             entries: BTreeMap::new(),
             wishes: HashMap::new(),
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
+            cleaning: HashMap::new(),
             draining: false,
             turn: Turn::default(),
             swept_at: Instant::now(),
@@ -193,11 +201,15 @@ impl Core {
 
     fn take(&mut self, input: Input) {
         match input {
+            Input::Call(call @ (Call::Start(..) | Call::Stop { .. } | Call::Remove { .. })) => {
+                self.turn.calls.push(call);
+            }
             Input::Call(call) => self.call(call),
             Input::Prepared { id, attempt, result } => self.prepared(&id, attempt, result),
             Input::Started { id, attempt, place, result: Ok(started) } => {
                 self.started(&id, attempt, *place, started);
             }
+            Input::Cleaned { id } => self.cleaned(id),
             Input::Logging { id, attempt, log } => self.logging(&id, attempt, log),
             Input::Health { id, attempt, state } => self.health(&id, attempt, state),
             Input::News(News::Ended { id, ended }) => self.ended(&id, ended),
@@ -263,24 +275,25 @@ impl Core {
         let cause = entry::cause(ended);
         self.parts.metrics.ended(&cause);
         self.check_no_more(id);
-        if let Some(entry) = self.entries.get(id) {
-            self.finish_log(&entry.log_name(id));
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.was_up = false;
+            let name = entry.log_name(id);
+            self.finish_log(&name);
         }
         self.step_at(id, Event::Ended(cause), ended.at_ms);
     }
 
     fn until_next(&self) -> Duration {
-        let until_ms = self.timers.peek().map(|Reverse((at_ms, _))| at_ms.saturating_sub(now_ms()));
+        let until_ms = self.timers.first().map(|(at_ms, _)| at_ms.saturating_sub(now_ms()));
         until_ms.map_or(SWEEP_INTERVAL, |ms| Duration::from_millis(ms).min(SWEEP_INTERVAL))
     }
 
     fn look_at_time(&mut self) {
         let now = now_ms();
-        while let Some(Reverse((at_ms, _))) = self.timers.peek()
-            && *at_ms <= now
-        {
-            let Some(Reverse((_, id))) = self.timers.pop() else { break };
-            let Some(entry) = self.entries.get(&id) else { continue };
+        while self.timers.first().is_some_and(|(at_ms, _)| *at_ms <= now) {
+            let Some((_, id)) = self.timers.pop_first() else { break };
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            entry.timer_ms = None;
             if entry.machine.is_over() {
                 if entry.expires_ms(&self.parts.config).is_some_and(|expires_ms| expires_ms <= now) {
                     self.forget(&id);

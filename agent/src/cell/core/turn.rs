@@ -1,12 +1,13 @@
 //! One turn: what it changed, made durable, shown, answered and done, in that order.
 
-use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::time::Instant;
 
 use celda_api::cell::v1;
 
-use super::{Core, now_ms};
+use super::{Call, Core, now_ms};
 use crate::cell::error::Result;
-use crate::cell::instance::{Effect, Event};
+use crate::cell::instance::{Effect, Event, Machine};
 use crate::cell::journal::{Known, Record};
 
 /// An answer to a caller, given the reason why the turn could not be journalled, if it could not.
@@ -19,10 +20,22 @@ pub(super) struct Turn {
     pub(super) effects: Vec<(String, u32, Effect)>,
     events: Vec<v1::Event>,
     pub(super) answers: Vec<Answer>,
+    /// Calls that are refused as a whole where they cannot be journalled: carried out when all else of the turn is.
+    pub(super) calls: Vec<Call>,
+    /// What these calls have changed, in order.
+    pub(super) undo: Vec<Undo>,
     /// Instances that begin once they are on the disk.
     pub(super) accepted: Vec<String>,
     /// Somebody is promised something.
     pub(super) is_durable: bool,
+}
+
+/// An instance as it was before a call.
+pub(super) enum Undo {
+    /// It was not there.
+    Start(String),
+    /// It was so, and perhaps to be removed.
+    Change(String, Box<Machine>, bool),
 }
 
 impl std::fmt::Debug for Turn {
@@ -68,9 +81,17 @@ impl Core {
         let Some(entry) = self.entries.get(id) else { return };
         let instance = Some(entry.message(id, &self.cgroups, false));
         self.turn.events.push(v1::Event { at_ms: entry.machine.changed_ms(), instance });
+        self.set_timer(id);
+    }
+
+    fn set_timer(&mut self, id: &str) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
         let wakes_ms = entry.machine.wakes_at_ms().or_else(|| entry.expires_ms(&self.parts.config));
+        if let Some(before_ms) = std::mem::replace(&mut entry.timer_ms, wakes_ms) {
+            self.timers.remove(&(before_ms, id.to_owned()));
+        }
         if let Some(at_ms) = wakes_ms {
-            self.timers.push(Reverse((at_ms, id.to_owned())));
+            self.timers.insert((at_ms, id.to_owned()));
         }
     }
 
@@ -81,9 +102,16 @@ impl Core {
         self.turn.events.push(v1::Event { at_ms: now_ms(), instance });
     }
 
-    /// Forgets an instance that has ended.
+    /// Forgets an instance that has ended: at once, or when what this turn has yet to do about it is done.
     pub(super) fn forget(&mut self, id: &str) {
+        if self.turn.is_to_act_on(id) {
+            self.remove_later(id);
+            return;
+        }
         let Some(entry) = self.entries.remove(id) else { return };
+        if let Some(at_ms) = entry.timer_ms {
+            self.timers.remove(&(at_ms, id.to_owned()));
+        }
         self.record(&Record::Gone { id: id.to_owned() });
         let mut instance = entry.message(id, &self.cgroups, false);
         instance.status = v1::Status::Removed.into();
@@ -95,6 +123,19 @@ impl Core {
         }
     }
 
+    /// Has an instance that has ended forgotten by the last effect of this turn.
+    pub(super) fn remove_later(&mut self, id: &str) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let attempt = entry.machine.attempt();
+        if !std::mem::replace(&mut entry.removing, true) {
+            self.changed(id);
+        }
+        let releases = |(of, _, effect): &(String, u32, Effect)| of == id && *effect == Effect::Release;
+        if !self.turn.effects.iter().any(releases) {
+            self.turn.effects.push((id.to_owned(), attempt, Effect::Release));
+        }
+    }
+
     pub(super) fn record(&mut self, record: &Record) {
         if let Err(error) = self.parts.journal.append(record) {
             tracing::error!(%error, "a record was lost");
@@ -102,77 +143,114 @@ impl Core {
     }
 
     /// Makes the turn durable, then acts on it.
+    ///
+    /// # Errors
+    /// When it cannot be known what is on the disk.
     pub(super) fn finish_turn(&mut self) -> Result<()> {
-        let is_durable = std::mem::take(&mut self.turn.is_durable);
-        let mut failed = self.commit(is_durable)?;
-        let accepted = std::mem::take(&mut self.turn.accepted);
-        match &failed {
-            None => {
-                for id in accepted {
-                    self.step(&id, Event::Begin);
-                }
-            }
-            Some(_) => self.take_back(accepted),
+        let calls = std::mem::take(&mut self.turn.calls);
+        let began = Instant::now();
+        // What happened has happened; where there is no room for it, it is written with the next turn.
+        self.write()?;
+        let failed = if calls.is_empty() { None } else { self.carry_out(calls)? };
+        if std::mem::take(&mut self.turn.is_durable) {
+            self.parts.journal.sync()?;
+            self.parts.metrics.synced(began.elapsed());
+        }
+        for id in std::mem::take(&mut self.turn.accepted) {
+            self.step(&id, Event::Begin);
         }
         let answers = std::mem::take(&mut self.turn.answers);
-        if self.turn.has_more() {
-            failed = failed.or(self.commit(false)?);
-        }
+        self.write()?;
         self.parts.events.push(std::mem::take(&mut self.turn.events));
         for answer in answers {
             answer(failed.as_deref());
         }
         self.run_effects();
+        self.write()?; // what was forgotten
+        self.parts.events.push(std::mem::take(&mut self.turn.events));
         if self.parts.journal.wants_compaction() {
             let known = self.known();
             if let Err(error) = self.parts.journal.compact(&known) {
+                if self.parts.journal.is_spoiled() {
+                    return Err(error);
+                }
                 tracing::warn!(%error, "the journal was not compacted");
             }
         }
         Ok(())
     }
 
-    /// Writes what was recorded; the reason when there is no room for it. What was not written is tried again with the
-    /// next turn.
-    ///
-    /// # Errors
-    /// When it cannot be known what is on the disk.
-    fn commit(&mut self, is_durable: bool) -> Result<Option<String>> {
-        let began = std::time::Instant::now();
-        let written = self.parts.journal.commit(false);
-        if let Err(error) = written {
-            tracing::error!(%error, "the journal cannot be written");
-            return Ok(Some(error.to_string()));
+    /// Writes what was recorded; the reason when there is no room for it.
+    fn write(&mut self) -> Result<Option<String>> {
+        match self.parts.journal.commit(false) {
+            Ok(()) => Ok(None),
+            Err(error) if self.parts.journal.is_spoiled() => Err(error),
+            Err(error) => {
+                tracing::error!(%error, "the journal cannot be written");
+                Ok(Some(error.to_string()))
+            }
         }
-        if is_durable {
-            self.parts.journal.commit(true)?;
-            self.parts.metrics.synced(began.elapsed());
-        }
-        Ok(None)
     }
 
-    /// What was accepted and could not be journalled never was.
-    fn take_back(&mut self, accepted: Vec<String>) {
-        for id in accepted {
-            if let Some(entry) = self.entries.get(&id) {
-                self.parts.books.release(entry.reservation);
+    /// Carries calls out and writes that down, or does neither and says why.
+    fn carry_out(&mut self, calls: Vec<Call>) -> Result<Option<String>> {
+        let pending_bytes = self.parts.journal.pending_bytes();
+        let (effects_count, events_count) = (self.turn.effects.len(), self.turn.events.len());
+        self.turn.undo.clear();
+        for call in calls {
+            self.call(call);
+        }
+        let failed = self.write()?;
+        if failed.is_some() {
+            self.parts.journal.drop_pending_after(pending_bytes);
+            self.turn.effects.truncate(effects_count);
+            self.turn.events.truncate(events_count);
+            self.turn.accepted.clear();
+            while let Some(undo) = self.turn.undo.pop() {
+                self.undo(undo);
             }
-            self.forget(&id);
+            let used: HashSet<_> = self.entries.values().map(|entry| entry.wish.digest.clone()).collect();
+            self.wishes.retain(|digest, _| used.contains(digest));
+        }
+        self.turn.undo.clear();
+        Ok(failed)
+    }
+
+    fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Start(id) => {
+                if let Some(entry) = self.entries.remove(&id) {
+                    self.parts.books.release(entry.reservation);
+                }
+            }
+            Undo::Change(id, machine, removing) => {
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    (entry.machine, entry.removing) = (*machine, removing);
+                }
+                self.set_timer(&id);
+            }
+        }
+    }
+
+    /// Keeps an instance as it is before a call changes it.
+    pub(super) fn keep_for_undo(&mut self, id: &str) {
+        if let Some(entry) = self.entries.get(id) {
+            let undo = Undo::Change(id.to_owned(), Box::new(entry.machine.clone()), entry.removing);
+            self.turn.undo.push(undo);
         }
     }
 
     /// All that the journal must know.
     fn known(&self) -> Known {
         let wishes = self.wishes.iter();
-        let specs =
-            wishes.map(|(digest, wish)| (digest.clone(), prost::Message::encode_to_vec(&wish.message)));
+        let specs = wishes.map(|(digest, wish)| (digest.clone(), wish.bytes.clone()));
         let instances = self.entries.iter().map(|(id, entry)| (id.clone(), entry.kept(id)));
         Known { specs: specs.collect(), instances: instances.collect(), draining: self.draining }
     }
 }
 
 impl Turn {
-    fn has_more(&self) -> bool {
-        !self.effects.is_empty() || !self.events.is_empty()
+    fn is_to_act_on(&self, id: &str) -> bool {
+        self.effects.iter().any(|(of, _, _)| of == id)
     }
 }

@@ -27,6 +27,8 @@ const CONNECTIONS_COUNT_MAX: u32 = 512;
 const REAPERS_COUNT: usize = 4;
 /// How long a holder without container and agent waits for one of them.
 const IDLE_WAIT: Duration = Duration::from_secs(2);
+/// How long nothing is tried again that took more than there was.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Pidfds looked at in one go.
 const EVENTS_COUNT: usize = 256;
 
@@ -58,8 +60,8 @@ pub fn serve(directory: &Path) -> Result<()> {
     if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         return Err(CellError::Held { path });
     }
-    let hierarchy =
-        Hierarchy::find().map_err(|error| failed("find the cgroups of")(io::Error::other(error)))?;
+    let hierarchy = Hierarchy::of_cell(directory)
+        .map_err(|error| failed("find the cgroups of")(io::Error::other(error)))?;
     let socket_path = directory.join("holder.sock");
     let listener = socket::listen(&socket_path).map_err(failed("listen in"))?;
     let eventfd = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
@@ -74,7 +76,8 @@ pub fn serve(directory: &Path) -> Result<()> {
         wake: eventfd().map_err(|errno| failed("watch in")(errno.into()))?,
     });
     server.clone().watch().map_err(failed("start threads in"))?;
-    server.accept_all(&listener).map_err(failed("accept in"))?;
+    server.clone().accept_all(&listener).map_err(failed("accept in"))?;
+    server.hierarchy.remove_parent();
     // Unlinked while the lock is held: the next holder's socket is not taken away.
     let _ = std::fs::remove_file(&socket_path);
     Ok(())
@@ -140,6 +143,10 @@ impl Server {
             let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&self.wake, PollFlags::IN)];
             let ready = match poll(&mut fds, wait) {
                 Err(Errno::INTR) => continue,
+                Err(errno @ (Errno::NOMEM | Errno::AGAIN)) => {
+                    pause("wait for connections", &errno.into());
+                    continue;
+                }
                 answer => answer?,
             };
             if ready == 0 {
@@ -152,13 +159,21 @@ impl Server {
             if !accepts {
                 continue;
             }
-            let Some(connection) = socket::accept(listener.as_fd())? else { continue };
+            let connection = match socket::accept(listener.as_fd()) {
+                Ok(Some(connection)) => connection,
+                Ok(None) => continue,
+                // Of descriptors or memory there may be enough in a moment; of this process there is one.
+                Err(error) => {
+                    pause("accept a connection", &error);
+                    continue;
+                }
+            };
             if self.connections.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS_COUNT_MAX {
                 self.connections.fetch_sub(1, Ordering::SeqCst);
                 continue;
             }
             let server = Arc::clone(&self);
-            std::thread::Builder::new().name("agent".into()).spawn(move || {
+            let spawned = std::thread::Builder::new().name("agent".into()).spawn(move || {
                 let connection = Arc::new(connection);
                 if let Err(error) = server.attend(&connection) {
                     eprintln!("celda holder: {error}");
@@ -167,7 +182,11 @@ impl Server {
                 drop(connection);
                 server.connections.fetch_sub(1, Ordering::SeqCst);
                 server.wake();
-            })?;
+            });
+            if let Err(error) = spawned {
+                self.connections.fetch_sub(1, Ordering::SeqCst);
+                pause("start a thread for a connection", &error);
+            }
         }
     }
 
@@ -176,13 +195,27 @@ impl Server {
         while let Some(Packet { message, fds }) = connection.receive::<Ask>()? {
             match message {
                 Ask::Hello { version: _ } => connection.send(&Answer::Hello { version: VERSION }, &[])?,
-                Ask::Start { id, init } => match self.start(&id, init, fds) {
-                    Ok(started) => started.tell(connection)?,
-                    Err(error) => {
-                        let answer = Answer::Failed { status: error.status(), why: words(&error) };
-                        connection.send(&answer, &[])?;
+                Ask::Start { id, init } => {
+                    let starting = self.table.begin(&id);
+                    if connection.is_closed() {
+                        return Ok(()); // the agent died over it, and the next one may be here
                     }
-                },
+                    let taken = || {
+                        let source = io::Error::other(format!("{id} is there already"));
+                        SandboxError::Parent { action: "start a container", source }
+                    };
+                    let started = match starting {
+                        Some(starting) => self.start(&id, init, fds).inspect(|_| drop(starting)),
+                        None => Err(taken()),
+                    };
+                    match started {
+                        Ok(started) => started.tell(connection)?,
+                        Err(error) => {
+                            let answer = Answer::Failed { status: error.status(), why: words(&error) };
+                            connection.send(&answer, &[])?;
+                        }
+                    }
+                }
                 Ask::Kill { id } => {
                     self.table.kill(&id);
                     connection.send(&Answer::Done, &[])?;
@@ -207,9 +240,6 @@ impl Server {
         let network = if fds.len() > 4 { fds.pop() } else { None };
         let [body, rootfs, lock, lease] =
             Packet::<Ask>::take(fds).map_err(parent("take a container's descriptors"))?;
-        if self.table.has(id) {
-            return Err(parent("start a container")(io::Error::other(format!("{id} is there already"))));
-        }
         let Body { spec, seccomp } = Body::read(&body).map_err(parent("read a container's spec"))?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
         let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from);
@@ -261,6 +291,11 @@ impl Server {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
         Ok(epoll::add(&self.epoll, pidfd, data, flags)?)
     }
+}
+
+fn pause(action: &str, error: &io::Error) {
+    eprintln!("celda holder: {action}: {error}; containers go on");
+    std::thread::sleep(RETRY_PAUSE);
 }
 
 struct Started {

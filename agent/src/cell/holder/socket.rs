@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -89,6 +90,32 @@ impl Connection {
         let socket = socket()?;
         with_address(path, |address| rustix::net::connect(&socket, address))?;
         Ok(Self(socket))
+    }
+
+    /// Whether the other end was closed: nobody reads an answer.
+    pub(super) fn is_closed(&self) -> bool {
+        self.polled(PollFlags::empty()).intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+
+    fn polled(&self, flags: PollFlags) -> PollFlags {
+        let mut fds = [PollFd::new(&self.0, flags)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match rustix::event::poll(&mut fds, Some(&now)) {
+            Ok(_) => fds[0].revents(),
+            Err(_) => PollFlags::empty(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self(one), Self(other)))
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_readable(&self) -> bool {
+        self.polled(PollFlags::IN).contains(PollFlags::IN)
     }
 
     pub(super) fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {

@@ -6,16 +6,19 @@
 //!                              forget: descriptors and locks closed <── the agent knows <──────┘
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
 use super::message::{Answer, Ended};
 use super::socket::Connection;
 use crate::sandbox::{Container, Exit};
+
+/// How long an agent waits at most for what is being started when it attends.
+const STARTS_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What is kept of a container.
 #[derive(Debug)]
@@ -39,24 +42,48 @@ struct State {
     entries: HashMap<String, Entry>,
     /// Agents that are told of ends: one, and perhaps one that is just being upgraded.
     attending: Vec<Arc<Connection>>,
+    /// Containers that are being started and are no entries yet.
+    starting: HashSet<String>,
 }
 
 /// All containers.
 #[derive(Debug, Default)]
-pub(super) struct Table(Mutex<State>);
+pub(super) struct Table {
+    state: Mutex<State>,
+    /// A start is done, well or not.
+    started: Condvar,
+}
+
+/// A container that is being started, until this is dropped: who attends meanwhile is told what came of it.
+#[derive(Debug)]
+pub(super) struct Starting<'a> {
+    table: &'a Table,
+    id: String,
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.table.state().starting.remove(&self.id);
+        self.table.started.notify_all();
+    }
+}
 
 impl Table {
     fn state(&self) -> MutexGuard<'_, State> {
         // What runs under the lock leaves the map whole at every step.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.state().entries.is_empty()
+        let state = self.state();
+        state.entries.is_empty() && state.starting.is_empty()
     }
 
-    pub(super) fn has(&self, id: &str) -> bool {
-        self.state().entries.contains_key(id)
+    /// Begins a start, unless a container of that name is there.
+    pub(super) fn begin(&self, id: &str) -> Option<Starting<'_>> {
+        let mut state = self.state();
+        let is_new = !state.entries.contains_key(id) && state.starting.insert(id.to_owned());
+        is_new.then(|| Starting { table: self, id: id.to_owned() })
     }
 
     /// Keeps a container and has its pidfd watched, with no end of it seen in between. One that cannot be watched is
@@ -121,9 +148,18 @@ impl Table {
         }
     }
 
-    /// Tells an agent what there is, and from then on what ends, with nothing between the two.
+    /// Tells an agent what there is, and from then on what ends, with nothing between the two. What is just being
+    /// started, as for an agent that was killed over it, is waited for.
     pub(super) fn attend(&self, agent: &Arc<Connection>) -> std::io::Result<()> {
-        let mut state = self.state();
+        let state = self.state();
+        let before = state.starting.clone();
+        let is_under_way = |state: &mut State| !state.starting.is_disjoint(&before);
+        let waited = self.started.wait_timeout_while(state, STARTS_WAIT_MAX, is_under_way);
+        let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            let why = "a container has been starting for a minute, and does not come to an end";
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why));
+        }
         for (id, entry) in state.entries.iter().filter(|(_, entry)| !entry.is_forgotten) {
             let there = Answer::There { id: id.clone(), pid: entry.pid, ended: entry.ended };
             let fds = [&entry.pidfd, &entry.output, &entry.error, &entry.body];
@@ -158,4 +194,34 @@ pub(super) fn reap(id: &str, container: Container) -> Ended {
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_started_once_at_a_time() {
+        let table = Table::default();
+        let starting = table.begin("web-1").expect("nobody is at it");
+        assert!(table.begin("web-1").is_none() && !table.is_empty());
+        drop(starting);
+        assert!(table.is_empty() && table.begin("web-1").is_some());
+    }
+
+    #[test]
+    fn who_attends_waits_for_what_is_being_started() {
+        let table = Table::default();
+        let starting = table.begin("web-1").expect("nobody is at it");
+        let (ours, theirs) = Connection::pair().expect("a pair");
+        let theirs = Arc::new(theirs);
+        std::thread::scope(|scope| {
+            let attended = scope.spawn(|| table.attend(&theirs));
+            assert!(!ours.is_readable(), "it is told before the start is done");
+            drop(starting);
+            attended.join().expect("no panic").expect("attended");
+        });
+        let packet = ours.receive::<Answer>().expect("received").expect("a packet");
+        assert!(matches!(packet.message, Answer::All));
+    }
 }

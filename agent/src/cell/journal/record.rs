@@ -65,6 +65,9 @@ pub struct Kept {
     pub created_ms: u64,
     /// It is forgotten as soon as it has ended.
     pub removing: bool,
+    /// Its container has come up, as its checks say.
+    #[serde(default)]
+    pub was_up: bool,
     /// Where it is.
     pub machine: Machine,
 }

@@ -15,7 +15,6 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, fence};
 
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
@@ -78,8 +77,9 @@ impl Mark {
     pub(super) fn open(run: &Path) -> Result<(Self, Option<InFlight>)> {
         let (path, staging_path) = (run.join(FILE), run.join(STAGING));
         let file = open(&path)?;
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| LogsError::Held { path: path.clone() })?;
+        if !crate::cell::lock::take(&file) {
+            return Err(LogsError::Held { path });
+        }
         file.set_len(FILE_BYTES).map_err(LogsError::io("size the mark", &path))?;
         let page = SharedWords::map(file.as_fd()).map_err(LogsError::io("map the mark", &path))?;
         let staging = open(&staging_path)?;

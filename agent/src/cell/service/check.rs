@@ -21,6 +21,7 @@ pub(super) fn wanted(request: v1::StartRequest, defaults: &Defaults) -> Result<V
         return Err(format!("{count} ids: 1 to {IDS_COUNT_MAX} are possible in a batch"));
     }
     let mut seen = std::collections::HashSet::with_capacity(count);
+    let mut reserved = std::collections::HashSet::new();
     let mut wanted = Vec::with_capacity(request.groups.len());
     for group in request.groups {
         let v1::StartGroup { spec, app, first_index, ids, reservations } = group;
@@ -33,6 +34,9 @@ pub(super) fn wanted(request: v1::StartRequest, defaults: &Defaults) -> Result<V
             if !seen.insert(id.clone()) {
                 return Err(format!("id {id:?} is in the batch twice"));
             }
+        }
+        if let Some(twice) = reservations.iter().find(|one| !reserved.insert(**one)) {
+            return Err(format!("reservation {twice} is in the batch twice"));
         }
         let wish = Wish::read(spec.ok_or("a group without its spec")?, defaults)?;
         wanted.push(Wanted { wish, app, first_index, ids, reservations });
@@ -97,6 +101,7 @@ mod tests {
             (request(&many, vec![]), "1025 ids"),
             (request(&["a", "a"], vec![]), "twice"),
             (request(&["a", "b"], vec![1]), "reservations"),
+            (request(&["a", "b"], vec![7, 7]), "reservation 7 is in the batch twice"),
             (request(&["../a"], vec![]), "id"),
             (
                 v1::StartRequest {

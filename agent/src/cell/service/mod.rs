@@ -34,7 +34,7 @@ pub use streams::Stream;
 
 /// Bytes of a request.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
-/// Bytes of an answer: a list of all instances that a cell may keep, with specs.
+/// Bytes of an answer, see `List` in cell.proto.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// How long a unary call may take.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -168,7 +168,15 @@ impl Cell for Service {
         if running_only {
             instances.retain(|instance| instance.status() == v1::Status::Running);
         }
-        Ok(Response::new(v1::ListResponse { instances, token: self.0.events.token(last) }))
+        let answer = v1::ListResponse { instances, token: self.0.events.token(last) };
+        let bytes = prost::Message::encoded_len(&answer);
+        if bytes > ANSWER_BYTES_MAX {
+            return Err(Status::resource_exhausted(format!(
+                "a list of {bytes} bytes: at most {ANSWER_BYTES_MAX} are possible; list by app or by ids, or without \
+                 specs"
+            )));
+        }
+        Ok(Response::new(answer))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use celda_layerfs::Digest;
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -12,8 +13,10 @@ use super::limits::{self, Setting};
 use super::locate::{self, Location, OWN_LEAF};
 use super::{CgroupDir, CgroupError, read};
 
-/// The group of all containers.
+/// The group of all containers but those of cells.
 const PARENT: &str = "celda";
+/// Digits of a cell's path's hash in the name of its parent.
+const CELL_DIGITS_COUNT: usize = 12;
 /// Controllers that limits of the runtime spec need, in version 2's names.
 const CONTROLLERS: [&str; 7] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma"];
 /// The longest name that a directory has (NAME_MAX, linux/limits.h).
@@ -26,8 +29,10 @@ const OWN: &str = "/proc/self/cgroup";
 #[derive(Debug)]
 pub struct Hierarchy {
     location: Location,
-    /// Where `celda/` is made: the mount for root, this process's own group for others.
+    /// Where the parent is made: the mount for root, this process's own group for others.
     base: PathBuf,
+    /// The group in it that containers' groups are made in.
+    parent: String,
 }
 
 /// One controller, for those who ask what can be limited.
@@ -50,12 +55,29 @@ impl Hierarchy {
         let location = locate::locate(&text(MOUNTINFO)?, &text(OWN)?)
             .ok_or_else(|| CgroupError::NotMounted { mountinfo: MOUNTINFO.into() })?;
         let base = if rustix::process::geteuid().is_root() { &location.mount } else { &location.own };
-        Ok(Self { base: base.clone(), location })
+        Ok(Self { base: base.clone(), location, parent: PARENT.to_owned() })
+    }
+
+    /// As [`find`](Self::find), with a parent of its own for the containers of the cell whose holder is in `directory`:
+    /// `celda-cell-` and the beginning of the sha-256 of that path. Instances of two cells may have one id.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find), and [`CgroupError::Io`] when the directory is not there.
+    pub fn of_cell(directory: &Path) -> Result<Self, CgroupError> {
+        let path = std::fs::canonicalize(directory)
+            .map_err(|error| CgroupError::io("find the path of", directory, error))?;
+        let hex = Digest::of(path.as_os_str().as_encoded_bytes()).hex();
+        Ok(Self { parent: format!("celda-cell-{}", &hex[..CELL_DIGITS_COUNT]), ..Self::find()? })
+    }
+
+    /// Removes the group that containers' groups are made in, if none is left there.
+    pub fn remove_parent(&self) {
+        let _ = rustix::fs::unlinkat(rustix::fs::CWD, self.parent(), AtFlags::REMOVEDIR);
     }
 
     #[cfg(test)]
     pub(super) fn at(location: Location) -> Self {
-        Self { base: location.own.clone(), location }
+        Self { base: location.own.clone(), location, parent: PARENT.to_owned() }
     }
 
     /// Where it is mounted.
@@ -65,7 +87,7 @@ impl Hierarchy {
 
     /// The group that containers' groups are made in.
     pub fn parent(&self) -> PathBuf {
-        self.base.join(PARENT)
+        self.base.join(&self.parent)
     }
 
     /// Which limits can be kept here, and why not the others.

@@ -1,13 +1,13 @@
 //! The steps of a program that joins a container.
 //!
 //! ```text
-//! state reset (the host's /proc is in sight) | join | root found | terminal | working directory | standard files
+//! the caller's files closed | state reset (the host's /proc is in sight) | join | root found | terminal | working directory | standard files
 //!   | labels, through the host's /proc | limits, ids, capabilities, filter | execve
 //! ```
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, Process};
+use oci_spec::runtime::{Capability, Linux, Process, Spec};
 
 use super::Target;
 use crate::sandbox::error::{Result, SandboxError};
@@ -29,7 +29,14 @@ pub(super) fn write(
     let linux = linux.ok_or_else(|| SandboxError::invalid("linux", "the spec has no `linux` part"))?;
     refuse(linux, process)?;
     let (namespaces, bits) = namespaces::of_running(linux);
+    if !namespaces.user.is_own() && may_trace(target.spec) {
+        let why = "its programs have CAP_SYS_PTRACE over the host's users, and could look into the agent's memory by \
+                   way of a program that has just joined them; start it without that capability, or with --userns";
+        return Err(SandboxError::unsupported("a program in this container", why));
+    }
     let mut draft = Draft::default();
+    // Before anything: as soon as it has joined, the container's programs may see it in their /proc.
+    draft.step(Step::CloseOthers);
     plan_state(&mut draft, process, &inherited)?;
     let from = draft.open(Open::Container);
     draft.join_pid = (bits & flag::PID != 0).then_some(from);
@@ -58,6 +65,15 @@ pub(super) fn write(
     };
     process::plan(&mut draft, (target.spec, process), &namespaces, program)?;
     Ok(draft)
+}
+
+/// Whether programs of the container have, or may come to, the right to look into any process that they see.
+fn may_trace(spec: &Spec) -> bool {
+    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    capabilities.is_some_and(|capabilities| {
+        let sets = [capabilities.bounding(), capabilities.effective(), capabilities.permitted()];
+        sets.into_iter().flatten().any(|set| set.contains(&Capability::SysPtrace))
+    })
 }
 
 fn refuse(linux: &Linux, process: &Process) -> Result<()> {

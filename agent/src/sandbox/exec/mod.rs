@@ -11,8 +11,10 @@
 //! capabilities. The container had time to change everything in it, so its paths are resolved inside its root over no
 //! magic link, labels are written through the host's procfs, and a terminal comes from a checked devpts.
 //!
-//! Until `execve` the child shares the runtime's memory, which is non-dumpable: only a container that was given
-//! CAP_SYS_PTRACE over the host's user namespace could look into it, and that is the host's already.
+//! Until `execve` the child shares the runtime's memory, which is non-dumpable, and has nothing of its files, which it
+//! closes first. A container that was given CAP_SYS_PTRACE over the host's user namespace could look into that memory,
+//! with whatever secrets the agent has there, so nothing is run in such a container: that takes a process between the
+//! two that has none of the agent's memory.
 
 mod draft;
 mod running;
@@ -81,7 +83,7 @@ pub fn process_of(spec: &Spec, arguments: Vec<String>) -> Result<Process> {
 /// # Errors
 /// [`SandboxError::NotFound`] and [`SandboxError::CannotExecute`] for the program; [`SandboxError::Ended`],
 /// [`SandboxError::Frozen`] and [`SandboxError::Stuck`] for the container; [`SandboxError::Step`] for a step, as that of
-/// a working directory that is not there; [`SandboxError::Unsupported`] for a container with a time namespace, which
+/// a working directory that is not there; [`SandboxError::Unsupported`] for a container that may trace the host's processes, and for one with a time namespace, which
 /// the kernel lets no process enter that shares memory. Nothing is left behind.
 pub fn start(target: &Target<'_>, process: &Process, stdio: Stdio) -> Result<Exec> {
     if let Some(cgroup) = target.cgroup
