@@ -43,7 +43,7 @@ const HEADER_BYTES_MAX: u32 = 8 << 10;
 /// How long peers have to take the end of their streams.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How long what is under way has to end.
-const FINISH_WAIT: Duration = Duration::from_secs(5);
+const FINISH_WAIT: Duration = Duration::from_secs(20);
 /// How often a silent peer is asked whether it is there, and how long it has to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 

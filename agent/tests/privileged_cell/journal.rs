@@ -55,7 +55,8 @@ fn privileged_a_spec_with_many_labels_survives_two_restarts() {
         let one = cell.wait("labelled", |one| one.status() == v1::Status::Running);
         assert_eq!(one.attempt, 1);
     }
-    let args = [&["run", "-d"], &flags[..], &[&cell.image(), "/bin/sh", "-c", script]].concat();
+    let image = cell.image();
+    let args = [&["run", "-d"], &flags[..], &[&image, "/bin/sh", "-c", script]].concat();
     let said = cell.fails(125, &args);
     assert!(said.contains("it is there already"), "it is taken for another: {said}");
     cell.leaves_nothing("labels");

@@ -65,6 +65,7 @@ impl Core {
                 // Cleared away when the news of its end comes.
                 tracing::warn!(container = stranger, "runs, and nobody wants it: ended");
                 holder.kill(stranger)?;
+                self.strangers.insert(stranger.clone());
             }
         }
         let used: std::collections::HashSet<_> =

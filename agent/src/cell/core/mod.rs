@@ -18,7 +18,7 @@ mod entry;
 mod logging;
 mod turn;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -49,6 +49,9 @@ use turn::Turn;
 const INPUTS_PER_TURN_MAX: usize = 1024;
 /// How often images that nobody uses are looked for, and at the latest something is.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long killed containers of nobody's have to end before the agent does.
+const STRANGERS_WAIT: Duration = Duration::from_secs(10);
 
 /// What comes to the core.
 #[derive(Debug)]
@@ -147,6 +150,8 @@ pub struct Core {
     /// How many attempts of an instance are being cleared away, and the attempt that waits for that. An instance may
     /// be forgotten meanwhile, and another of the same id come.
     cleaning: HashMap<String, (u32, Option<u32>)>,
+    /// Containers of nobody's that were killed, and have not ended yet.
+    strangers: HashSet<String>,
     draining: bool,
     turn: Turn,
     swept_at: Instant,
@@ -163,6 +168,7 @@ impl Core {
             wishes: HashMap::new(),
             timers: BTreeSet::new(),
             cleaning: HashMap::new(),
+            strangers: HashSet::new(),
             draining: false,
             turn: Turn::default(),
             swept_at: Instant::now(),
@@ -186,7 +192,10 @@ impl Core {
             for _ in 0..INPUTS_PER_TURN_MAX {
                 let Some(input) = next else { break };
                 match input {
-                    Input::Quit => return self.finish_turn(),
+                    Input::Quit => {
+                        self.wait_for_strangers();
+                        return self.finish_turn();
+                    }
                     Input::HolderGone(error) | Input::Started { result: Err(error), .. } => {
                         self.finish_turn()?;
                         return Err(error);
@@ -196,6 +205,18 @@ impl Core {
                 next = self.parts.inputs.try_recv().ok();
             }
             self.look_at_time();
+        }
+    }
+
+    /// An agent that ends at once clears away all the same what it killed when it came.
+    fn wait_for_strangers(&mut self) {
+        let deadline = Instant::now() + STRANGERS_WAIT;
+        while !self.strangers.is_empty() {
+            match self.parts.inputs.recv_deadline(deadline) {
+                Ok(input @ Input::News(_)) => self.take(input),
+                Ok(_) => {}
+                Err(_) => return,
+            }
         }
     }
 
@@ -262,7 +283,10 @@ impl Core {
             let entry = self.entries.get_mut(id).filter(|entry| entry.machine.attempt() == attempt);
             entry.map(|entry| (id, entry))
         });
-        let Some((id, entry)) = wanted else { return self.clear_stranger(container.to_owned()) };
+        let Some((id, entry)) = wanted else {
+            self.strangers.remove(container);
+            return self.clear_stranger(container.to_owned());
+        };
         if entry.running.is_none() {
             entry.early_end = Some(ended);
             return;
