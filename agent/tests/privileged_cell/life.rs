@@ -173,7 +173,8 @@ fn privileged_stopping_and_removing_at_once_leaves_nothing() {
         let remove = v1::RemoveRequest { ids, force: true };
         let both = async { tokio::join!(one.stop(stop), other.remove(remove)) };
         let (stopped, removed) = cell.runtime.block_on(both);
-        (stopped.unwrap(), removed.unwrap());
+        stopped.unwrap();
+        removed.unwrap();
     }
     crate::common::wait_until(|| cell.list().0.is_empty(), "all are forgotten");
     cell.leaves_nothing("stops and removals at once");
