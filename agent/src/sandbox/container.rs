@@ -118,10 +118,10 @@ impl Container {
             }
         };
         let Some(cgroup) = self.cgroup else { return Ok(exit) };
-        let kills_count =
-            if cgroup.is_limited() { cgroup.oom_events().map_or(0, |kills| kills.kills) } else { 0 };
-        cgroup.remove()?;
+        // A shell whose child was killed says 128 + 9. Without a limit of its own a group may still be under one above.
         let killed = matches!(exit, Exit::Signal(9) | Exit::Code(137));
-        Ok(if killed && kills_count > 0 { Exit::OutOfMemory { kills_count } } else { exit })
+        let out_of_memory = if killed { cgroup.out_of_memory() } else { None };
+        cgroup.remove()?;
+        Ok(out_of_memory.map_or(exit, |(kills_count, owner)| Exit::OutOfMemory { kills_count, owner }))
     }
 }
