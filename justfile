@@ -57,11 +57,13 @@ release-all *ARGS:
     vm/release {{ARGS}}
 
 # vm/run ARCH [--kernel KERNEL] -- COMMAND      as: just vm aarch64 16k -- getconf PAGESIZE
+[positional-arguments]
 vm arch *ARGS:
     #!/bin/bash
-    set -- {{ARGS}}
+    arch=$1
+    shift
     [ "${1:---}" = -- ] || set -- --kernel "$@"
-    exec vm/run {{arch}} "$@"
+    exec vm/run "$arch" "$@"
 
 # vm/test ARCH [--kernel KERNEL]
 vm-test arch kernel="6.12" *ARGS:

@@ -17,7 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many times slower than a machine of its own this one is: `CELDA_TEST_SLOW`, which emulated guests set; else 1.
 fn slowness() -> u32 {
-    std::env::var("CELDA_TEST_SLOW").ok().map_or(1, |factor| factor.parse().expect("CELDA_TEST_SLOW is a whole number"))
+    std::env::var("CELDA_TEST_SLOW")
+        .ok()
+        .map_or(1, |factor| factor.parse().expect("CELDA_TEST_SLOW is a whole number"))
 }
 
 /// The future's value.
