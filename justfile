@@ -51,3 +51,20 @@ deny:
 release target="x86_64-unknown-linux-gnu":
     RUSTFLAGS='-Ctarget-feature=+crt-static -Crelocation-model=static' cargo build --release -p celda -p benches --target {{target}}
     cd target/{{target}}/release && sha256sum celda | tee celda.sha256
+
+# vm/release [--cpu neoverse-n1]    (both processors, with checksums)
+release-all *ARGS:
+    vm/release {{ARGS}}
+
+# vm/run ARCH [--kernel KERNEL] -- COMMAND      as: just vm aarch64 16k -- getconf PAGESIZE
+[positional-arguments]
+vm arch *ARGS:
+    #!/bin/bash
+    arch=$1
+    shift
+    [ "${1:---}" = -- ] || set -- --kernel "$@"
+    exec vm/run "$arch" "$@"
+
+# vm/test ARCH [--kernel KERNEL]
+vm-test arch kernel="6.12" *ARGS:
+    vm/test {{arch}} --kernel {{kernel}} {{ARGS}}

@@ -21,10 +21,11 @@ fn privileged_nothing_is_left_behind() {
         celda.shell(&[], "echo > /written");
     }
     celda.shell(&[], "true");
-    // The image and one spare root with its network, however many have been.
+    // The image and, where roots are used again, one spare with its network, however many have been.
+    let (mounts_count, spares_count) = if celda.takes_detached("a spare root") { (3, 1) } else { (1, 0) };
     let count = |directory: PathBuf| fs::read_dir(directory).expect("a directory").count();
-    assert_eq!(count(celda.directory().join("run/mounts")), 3);
-    assert_eq!(count(celda.root().join("containers")), 1);
+    assert_eq!(count(celda.directory().join("run/mounts")), mounts_count);
+    assert_eq!(count(celda.root().join("containers")), spares_count);
     celda.ok(&["run", &image, "/bin/sh", "-c", "true"]);
     assert_eq!(count(celda.directory().join("run/mounts")), 1, "a kept container has no pins");
     celda.ok(&["gc"]);
@@ -36,6 +37,9 @@ fn privileged_nothing_is_left_behind() {
 fn privileged_a_killed_celda_takes_its_container_with_it() {
     for flags in [&[][..], &["--userns", "map:0:100000:65536"]] {
         let Some(celda) = Celda::with_image("killed_celda") else { return };
+        if !flags.is_empty() && !celda.takes_detached("a user namespace") {
+            continue;
+        }
         let before = celda.leftovers();
         let args = celda.shell_args(flags, "echo ready; while :; do busybox sleep 0.1; done");
         let mut command = celda.command(&args.iter().map(String::as_str).collect::<Vec<_>>());

@@ -8,6 +8,11 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use common::{Celda, describe};
 
+/// A store with the image, on a kernel where roots are used again.
+fn with_spares(test: &str) -> Option<Celda> {
+    Celda::with_image(test).filter(|celda| celda.takes_detached(test))
+}
+
 /// Inodes of the writable layers that are there.
 fn layers(celda: &Celda) -> Vec<u64> {
     let containers = fs::read_dir(celda.root().join("containers")).into_iter().flatten().flatten();
@@ -35,7 +40,7 @@ const LOOK: &str = "busybox find / -xdev -exec busybox stat -c '%n %F %a %u:%g %
 
 #[test]
 fn privileged_a_container_uses_the_place_of_the_one_before() {
-    let Some(celda) = Celda::with_image("spares_used_again") else { return };
+    let Some(celda) = with_spares("spares_used_again") else { return };
     let before = celda.leftovers();
     celda.shell(&[], "true");
     let first = layers(&celda);
@@ -58,7 +63,7 @@ fn privileged_a_container_uses_the_place_of_the_one_before() {
 
 #[test]
 fn privileged_nothing_that_one_wrote_is_seen_by_the_next() {
-    let Some(celda) = Celda::with_image("spares_are_clean") else { return };
+    let Some(celda) = with_spares("spares_are_clean") else { return };
     let fresh = celda.shell(&["--hostname", "box"], LOOK);
     for script in [
         "echo x > /new",
@@ -87,7 +92,7 @@ fn privileged_nothing_that_one_wrote_is_seen_by_the_next() {
 
 #[test]
 fn privileged_a_container_that_could_pass_something_on_leaves_no_spare() {
-    let Some(celda) = Celda::with_image("spares_are_sealed") else { return };
+    let Some(celda) = with_spares("spares_are_sealed") else { return };
     let files = celda.files();
     let bind = format!("{}:/data", files.display());
     let cases: [&[&str]; 7] = [
@@ -114,7 +119,7 @@ fn privileged_a_container_that_could_pass_something_on_leaves_no_spare() {
 
 #[test]
 fn privileged_a_network_that_carried_something_is_not_used_again() {
-    let Some(celda) = Celda::with_image("spares_network") else { return };
+    let Some(celda) = with_spares("spares_network") else { return };
     celda.shell(&[], "true");
     assert_eq!(pins(&celda, "net-"), 1);
     celda.shell(&[], "busybox ping -c 1 127.0.0.1 >/dev/null");
@@ -127,7 +132,7 @@ fn privileged_a_network_that_carried_something_is_not_used_again() {
 
 #[test]
 fn privileged_many_at_once_never_share_a_place() {
-    let Some(celda) = Celda::with_image("spares_at_once") else { return };
+    let Some(celda) = with_spares("spares_at_once") else { return };
     // Half of them write a mark that none may see; a root with a mark must not come back.
     let script = "test ! -e /mark || exit 9; test $0 = quiet || echo > /mark; cat /etc/hostname";
     std::thread::scope(|scope| {
@@ -152,7 +157,7 @@ fn privileged_many_at_once_never_share_a_place() {
 
 #[test]
 fn privileged_what_a_killed_celda_had_is_never_given_on() {
-    let Some(celda) = Celda::with_image("spares_killed") else { return };
+    let Some(celda) = with_spares("spares_killed") else { return };
     celda.shell(&[], "true");
     let first = layers(&celda);
     let args = celda.shell_args(&[], "echo > /mark; echo up; busybox sleep 600");

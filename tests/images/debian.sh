@@ -8,15 +8,35 @@ debian_trim() {
 
 debian_base() {
     local root=$work/debian stack=$work/stack
-    # The machine's own suite and mirror: what it can surely reach.
-    mmdebstrap --quiet --variant=minbase --components=main,universe --aptopt='APT::Sandbox::User "root"' \
-        "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root" "$(debian_mirror)" >&2
+    if [ "$arch" = "$native" ]; then
+        debian_bootstrap "$root" --variant=minbase
+    else
+        debian_unpacked "$root"
+    fi
     debian_trim "$root"
     tar_of "$root" "$work/layer.tar"
     rm -rf --one-file-system "$root"
     : >"$stack"
     add_layer "$stack" "$work/layer.tar" gzip
     name_descriptor "$(write_manifest "$stack" "$arch" '{"Cmd": ["/bin/bash"]}')" "$1"
+}
+
+# debian_bootstrap ROOT FLAGS...: by the machine's own suite and mirror, which it can surely reach.
+debian_bootstrap() {
+    mmdebstrap --quiet --components=main,universe --aptopt='APT::Sandbox::User "root"' "${@:2}" \
+        "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$1" "$(debian_mirror)" >&2
+}
+
+# debian_unpacked ROOT PACKAGES...: another processor's system, with nothing of it run; what its scripts would have made is
+# missing but for the users and a shell.
+debian_unpacked() {
+    local root=$1 package
+    shift
+    debian_bootstrap "$root" --variant=extract --architectures="$arch" --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+        --include='?essential' --include=base-passwd $(for package; do echo "--include=$package"; done)
+    cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
+    cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
+    [ -e "$root/bin/sh" ] || ln -s dash "$root/bin/sh"
 }
 
 # The first Debian or Ubuntu mirror among the machine's sources, in either notation.
@@ -31,9 +51,14 @@ debian_with() {
     shift 2
     umoci unpack --image "$layout:debian:1" "$bundle" >&2
     (cd "$bundle/rootfs" && find . -xdev -printf '%P\t%y\t%s\t%T@\t%m\n' | sort) >"$work/before"
-    cp /etc/resolv.conf "$bundle/rootfs/etc/resolv.conf"
-    debian_chroot "$bundle/rootfs" "$@" >"$out/apt.log" 2>&1 || { say "apt in the chroot failed:"; tail -20 "$out/apt.log" >&2; exit 1; }
-    : >"$bundle/rootfs/etc/resolv.conf"
+    if [ "$arch" = "$native" ]; then
+        cp /etc/resolv.conf "$bundle/rootfs/etc/resolv.conf"
+        debian_chroot "$bundle/rootfs" "$@" >"$out/apt.log" 2>&1 || { say "apt in the chroot failed:"; tail -20 "$out/apt.log" >&2; exit 1; }
+        : >"$bundle/rootfs/etc/resolv.conf"
+    else
+        rm -rf --one-file-system "$bundle/rootfs"
+        debian_unpacked "$bundle/rootfs" "$@"
+    fi
     debian_trim "$bundle/rootfs"
     (cd "$bundle/rootfs" && find . -xdev -printf '%P\t%y\t%s\t%T@\t%m\n' | sort) >"$work/after"
     comm -13 "$work/before" "$work/after" | cut -f1 | sed '/^$/d' >"$work/names"

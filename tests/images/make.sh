@@ -9,7 +9,8 @@
 #
 # Result: $CELDA_TEST_IMAGES (default target/test-images), one OCI layout `oci/` whose tags are the names above, and
 # docker-archives beside it. What is there already is not made again; `make.sh --force` starts over.
-# Packages come from the machine's own apt sources.
+# Packages come from the machine's own apt sources. CELDA_TEST_ARCH=arm64 (or amd64) makes the images of another processor:
+# their systems are unpacked and not configured, since nothing of theirs can be run here.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -29,7 +30,8 @@ flock 9
 work=$(mktemp -d "$out/.work.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
 layout=$out/oci
-arch=$(dpkg --print-architecture)
+native=$(dpkg --print-architecture)
+arch=${CELDA_TEST_ARCH:-$native}
 case $arch in amd64) other=arm64 ;; *) other=amd64 ;; esac
 
 . "$here/lib.sh"

@@ -7,11 +7,20 @@ small_layer() {
     rm -rf "$root"
     mkdir -p "$root"/{bin,etc,tmp,usr/bin}
     chmod 1777 "$root/tmp"
-    cp "$(command -v busybox)" "$root/bin/busybox"
+    cp "$(small_program)" "$root/bin/busybox"
     for applet in sh true false cat ls echo id env sleep stat mount ps kill; do ln -s busybox "$root/bin/$applet"; done
     printf 'root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n' >"$root/etc/passwd"
     printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
     tar_of "$root" "$1" --mtime=@1700000000 --owner=0 --group=0
+}
+
+# The path of a static busybox for the images' processor.
+small_program() {
+    [ "$arch" != "$native" ] || { command -v busybox; return; }
+    [ -d "$work/busybox" ] || debian_bootstrap "$work/busybox" --variant=extract --architectures="$arch" --include=busybox-static
+    for folder in bin usr/bin; do
+        [ ! -f "$work/busybox/$folder/busybox" ] || { echo "$work/busybox/$folder/busybox"; return; }
+    done
 }
 
 # small_image ARCH KIND: prints the descriptor of a one-layer image.

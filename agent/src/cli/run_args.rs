@@ -10,7 +10,7 @@ use super::args::SourceArgs;
 use super::cell_args::CellArgs;
 use crate::sandbox::idmap::Userns;
 use crate::sandbox::rlimit::Ulimit;
-use crate::spec::size::{Cpus, MemorySwap, Size};
+use crate::spec::size::{Cpus, DeviceRate, MemorySwap, Size};
 use crate::spec::volume::{Tmpfs, Volume};
 use crate::spec::{Network, RunFlags, SecurityOpt};
 
@@ -139,6 +139,21 @@ pub struct RunArgs {
     /// Number of processes; -1 for no limit
     #[arg(long, value_name = "COUNT", allow_hyphen_values = true, help_heading = "Limits")]
     pub pids_limit: Option<i64>,
+    /// Relative weight of disk access, 10 to 1000; 0 for none
+    #[arg(long, value_name = "WEIGHT", help_heading = "Limits")]
+    pub blkio_weight: Option<u16>,
+    /// Bytes a second read from a device, such as /dev/vda:1m; repeatable
+    #[arg(long, value_name = "DEVICE:BYTES", help_heading = "Limits")]
+    pub device_read_bps: Vec<DeviceRate>,
+    /// Bytes a second written to a device; repeatable
+    #[arg(long, value_name = "DEVICE:BYTES", help_heading = "Limits")]
+    pub device_write_bps: Vec<DeviceRate>,
+    /// Operations a second that read a device, such as /dev/vda:100; repeatable
+    #[arg(long, value_name = "DEVICE:COUNT", help_heading = "Limits")]
+    pub device_read_iops: Vec<DeviceRate>,
+    /// Operations a second that write a device; repeatable
+    #[arg(long, value_name = "DEVICE:COUNT", help_heading = "Limits")]
+    pub device_write_iops: Vec<DeviceRate>,
     /// Resource limit, such as nofile=1024:2048; repeatable
     #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Limits")]
     pub ulimit: Vec<Given<Ulimit>>,
@@ -283,6 +298,11 @@ impl RunArgs {
             cpuset_cpus: self.cpuset_cpus.clone(),
             cpuset_mems: self.cpuset_mems.clone(),
             pids_limit: self.pids_limit,
+            blkio_weight: self.blkio_weight,
+            device_read_bps: self.device_read_bps.clone(),
+            device_write_bps: self.device_write_bps.clone(),
+            device_read_iops: self.device_read_iops.clone(),
+            device_write_iops: self.device_write_iops.clone(),
             oom_score_adj: self.oom_score_adj,
             sysctls: self.sysctl.clone(),
             add_hosts: self.add_host.clone(),

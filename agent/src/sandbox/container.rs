@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::cgroup::{CgroupDir, OomKills};
+use super::cgroup::CgroupDir;
 use super::error::{Result, SandboxError};
 use super::exit::{self, Exit};
 
@@ -112,11 +112,10 @@ impl Container {
     pub fn wait(self) -> Result<Exit> {
         let exit = exit::wait(self.pidfd.as_fd())?;
         let Some(cgroup) = self.cgroup else { return Ok(exit) };
-        let kills =
-            if cgroup.is_limited() { cgroup.oom_events().unwrap_or_default() } else { OomKills::default() };
-        cgroup.remove()?;
+        // A shell whose child was killed says 128 + 9. Without a limit of its own a group may still be under one above.
         let killed = matches!(exit, Exit::Signal(9) | Exit::Code(137));
-        let by_memory = Exit::OutOfMemory { kills_count: kills.kills, own_limit: kills.own_limit > 0 };
-        Ok(if killed && kills.kills > 0 { by_memory } else { exit })
+        let out_of_memory = if killed { cgroup.out_of_memory() } else { None };
+        cgroup.remove()?;
+        Ok(out_of_memory.map_or(exit, |(kills_count, owner)| Exit::OutOfMemory { kills_count, owner }))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
@@ -9,7 +10,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 use super::error::{Result, SandboxError};
 
 /// The way a container's first process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// It called `exit` with this status.
     Code(u8),
@@ -19,16 +20,29 @@ pub enum Exit {
     OutOfMemory {
         /// How many processes of the container's cgroup were killed so.
         kills_count: u64,
-        /// The container's own limit ran out, not that of a group above it or the machine's memory.
-        own_limit: bool,
+        /// Whose limit ran out.
+        owner: LimitOwner,
     },
+}
+
+/// Who set the memory limit that ran out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LimitOwner {
+    /// The container: it went beyond its own.
+    Container,
+    /// A group that the container made below its own.
+    Inside,
+    /// A group above the container's, at this path of the host; others in it may have used the memory.
+    Above(PathBuf),
+    /// No group has a limit that ran out: the machine's memory did.
+    Machine,
 }
 
 impl Exit {
     /// The exit status that a shell, and Docker, would report: 128 + N for a signal.
-    pub fn status(self) -> u8 {
+    pub fn status(&self) -> u8 {
         match self {
-            Self::Code(code) => code,
+            Self::Code(code) => *code,
             Self::Signal(signal) => u8::try_from(128 + (signal & 0x7f)).unwrap_or(u8::MAX),
             Self::OutOfMemory { .. } => 137,
         }
@@ -65,9 +79,22 @@ impl fmt::Display for Exit {
         match self {
             Self::Code(code) => write!(f, "exit status {code}"),
             Self::Signal(signal) => write!(f, "killed by signal {signal}"),
-            Self::OutOfMemory { kills_count, .. } => {
-                write!(f, "out of memory ({kills_count} processes killed)")
+            Self::OutOfMemory { kills_count, owner } => {
+                write!(f, "out of memory: {owner} ran out ({kills_count} processes killed)")
             }
+        }
+    }
+}
+
+impl fmt::Display for LimitOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Container => write!(f, "the container's own limit (--memory)"),
+            Self::Inside => write!(f, "the limit of a cgroup inside of the container"),
+            Self::Above(path) => {
+                write!(f, "the limit of the cgroup {} above the container's", path.display())
+            }
+            Self::Machine => write!(f, "the machine's memory, and no limit,"),
         }
     }
 }

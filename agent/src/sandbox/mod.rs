@@ -33,7 +33,7 @@ pub mod users;
 
 pub use container::{Container, Pipes, Timings};
 pub use error::{Result, SandboxError};
-pub use exit::Exit;
+pub use exit::{Exit, LimitOwner};
 pub use network::{NetworkNamespaces, POOL_COUNT_MAX, PreparingNetwork};
 pub use relay::{Foreground, resize, terminal_size};
 pub use request::{Request, Stdio, TerminalSize};

@@ -10,7 +10,7 @@ use crate::sandbox::idmap::Userns;
 use crate::sandbox::rlimit::Ulimit;
 
 use super::FlagError;
-use super::size::{Cpus, MemorySwap, Size};
+use super::size::{Cpus, DeviceRate, MemorySwap, Size};
 use super::volume::{Tmpfs, Volume};
 
 /// The flags of `celda run` that shape the container.
@@ -80,6 +80,16 @@ pub struct RunFlags {
     pub cpuset_mems: Option<String>,
     /// `--pids-limit`; zero or less is no limit.
     pub pids_limit: Option<i64>,
+    /// `--blkio-weight`, 10 to 1000; zero is none.
+    pub blkio_weight: Option<u16>,
+    /// `--device-read-bps`: bytes a second.
+    pub device_read_bps: Vec<DeviceRate>,
+    /// `--device-write-bps`: bytes a second.
+    pub device_write_bps: Vec<DeviceRate>,
+    /// `--device-read-iops`: operations a second.
+    pub device_read_iops: Vec<DeviceRate>,
+    /// `--device-write-iops`: operations a second.
+    pub device_write_iops: Vec<DeviceRate>,
     /// `--oom-score-adj`, -1000 to 1000.
     pub oom_score_adj: Option<i32>,
     /// `--sysctl`: `name=value`.

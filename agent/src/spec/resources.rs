@@ -1,16 +1,21 @@
 //! Limits, as the OCI runtime spec has them; whether they can be kept is the cgroup's to say.
 
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+
 use oci_spec::runtime::{
-    LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
+    LinuxBlockIo, LinuxBlockIoBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources,
+    LinuxResourcesBuilder, LinuxThrottleDevice, LinuxThrottleDeviceBuilder,
 };
 
 use super::flags::RunFlags;
 use super::process::internal;
-use super::size::{CPU_PERIOD_US, MEMORY_MIN_BYTES, MemorySwap};
+use super::size::{CPU_PERIOD_US, DeviceRate, MEMORY_MIN_BYTES, MemorySwap};
 use super::{Host, SpecError};
 
 /// `--cpu-shares`, cgroup v1's range, which is Docker's still.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
+/// `--blkio-weight`, of the runtime spec.
+const WEIGHTS: std::ops::RangeInclusive<u16> = 10..=1000;
 
 /// The limits that were asked for; `None` when there are none.
 pub(super) fn resources(flags: &RunFlags, host: &Host) -> Result<Option<LinuxResources>, SpecError> {
@@ -31,6 +36,10 @@ pub(super) fn resources(flags: &RunFlags, host: &Host) -> Result<Option<LinuxRes
     if let Some(limit) = flags.pids_limit.filter(|limit| *limit > 0) {
         let pids = LinuxPidsBuilder::default().limit(limit).build();
         builder = builder.pids(pids.map_err(|error| internal("linux.resources.pids", &error))?);
+        is_limited = true;
+    }
+    if let Some(io) = block_io(flags)? {
+        builder = builder.block_io(io);
         is_limited = true;
     }
     if !is_limited {
@@ -104,6 +113,50 @@ fn cpu(flags: &RunFlags) -> Result<oci_spec::runtime::LinuxCpu, SpecError> {
     builder.build().map_err(|error| internal("linux.resources.cpu", &error))
 }
 
+fn block_io(flags: &RunFlags) -> Result<Option<LinuxBlockIo>, SpecError> {
+    let weight = flags.blkio_weight.filter(|weight| *weight != 0);
+    let rates =
+        [&flags.device_read_bps, &flags.device_write_bps, &flags.device_read_iops, &flags.device_write_iops];
+    if weight.is_none() && rates.iter().all(|rates| rates.is_empty()) {
+        return Ok(None);
+    }
+    let mut builder = LinuxBlockIoBuilder::default();
+    if let Some(weight) = weight {
+        if !WEIGHTS.contains(&weight) {
+            let why = format!("{weight} is not within {} and {}", WEIGHTS.start(), WEIGHTS.end());
+            return Err(SpecError::Conflict { what: "--blkio-weight".into(), why });
+        }
+        builder = builder.weight(weight);
+    }
+    builder = builder.throttle_read_bps_device(throttles("--device-read-bps", &flags.device_read_bps)?);
+    builder = builder.throttle_write_bps_device(throttles("--device-write-bps", &flags.device_write_bps)?);
+    builder = builder.throttle_read_iops_device(throttles("--device-read-iops", &flags.device_read_iops)?);
+    builder = builder.throttle_write_iops_device(throttles("--device-write-iops", &flags.device_write_iops)?);
+    builder.build().map(Some).map_err(|error| internal("linux.resources.blockIO", &error))
+}
+
+/// The rates by the devices' numbers, which the host knows.
+fn throttles(flag: &str, rates: &[DeviceRate]) -> Result<Vec<LinuxThrottleDevice>, SpecError> {
+    let conflict = |why: String| SpecError::Conflict { what: flag.into(), why };
+    let number = |rate: &DeviceRate| {
+        let path = rate.path.display();
+        let meta =
+            std::fs::metadata(&rate.path).map_err(|error| conflict(format!("read {path}: {error}")))?;
+        if !meta.file_type().is_block_device() {
+            return Err(conflict(format!("{path} is no block device; name a whole disk, such as /dev/vda")));
+        }
+        Ok((rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev())))
+    };
+    rates
+        .iter()
+        .map(|rate| {
+            let (major, minor) = number(rate)?;
+            let builder = LinuxThrottleDeviceBuilder::default().major(major).minor(minor).rate(rate.rate);
+            builder.build().map_err(|error| internal("linux.resources.blockIO", &error))
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -149,5 +202,10 @@ mod tests {
         assert_eq!(wrong(RunFlags { memory_swap, ..RunFlags::default() }), "--memory-swap");
         assert_eq!(wrong(RunFlags { memory, memory_swap, ..RunFlags::default() }), "--memory-swap");
         assert_eq!(wrong(RunFlags { cpu_shares: Some(1), ..RunFlags::default() }), "--cpu-shares");
+        assert_eq!(wrong(RunFlags { blkio_weight: Some(9), ..RunFlags::default() }), "--blkio-weight");
+        let device_read_bps = vec![DeviceRate { path: "/dev/null".into(), rate: 1 }];
+        assert_eq!(wrong(RunFlags { device_read_bps, ..RunFlags::default() }), "--device-read-bps");
+        let device_write_iops = vec![DeviceRate { path: "/no/such/device".into(), rate: 1 }];
+        assert_eq!(wrong(RunFlags { device_write_iops, ..RunFlags::default() }), "--device-write-iops");
     }
 }

@@ -1,5 +1,6 @@
 //! Sizes and shares as Docker's flags write them: `512m`, `1.5g`, `--cpus 1.5`, `--memory-swap -1`.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::FlagError;
@@ -90,9 +91,43 @@ fn decimal(text: &str, unit: u64) -> Option<u64> {
     whole.checked_mul(unit)?.checked_add(part)
 }
 
+/// A rate for one block device, as Docker writes it: `/dev/vda:1m` for bytes a second, `/dev/vda:100` for operations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceRate {
+    /// The device's node on the host.
+    pub path: PathBuf,
+    /// Bytes or operations a second, at least 1.
+    pub rate: u64,
+}
+
+impl FromStr for DeviceRate {
+    type Err = FlagError;
+
+    fn from_str(text: &str) -> Result<Self, FlagError> {
+        let wrong = || FlagError::new("device rate", text, "write a device and a rate above 0: /dev/vda:1m");
+        let (path, rate) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let rate = rate.parse::<Size>().map_err(|_| wrong())?.0;
+        if !path.starts_with('/') || rate == 0 {
+            return Err(wrong());
+        }
+        Ok(Self { path: path.into(), rate })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn device_rates_as_docker_writes_them() {
+        let rate = |path: &str, rate| Ok(DeviceRate { path: path.into(), rate });
+        assert_eq!("/dev/vda:1m".parse(), rate("/dev/vda", 1 << 20));
+        assert_eq!("/dev/disk/by-path/a:b:100".parse(), rate("/dev/disk/by-path/a:b", 100));
+        for wrong in ["", "/dev/vda", "/dev/vda:", "/dev/vda:0", "vda:1m", ":1m", "/dev/vda:-1", "/dev/vda:x"]
+        {
+            assert!(wrong.parse::<DeviceRate>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn sizes_as_docker_writes_them() {

@@ -33,7 +33,10 @@ fn privileged_each_flag_has_its_effect_inside() {
         (&["--tmpfs", "/t:size=1m,mode=1770,exec"], "busybox stat -c %a /t", "1770\n"),
         (&["-u", "65534", "--cap-add", "NET_RAW"], "busybox id -u", "65534\n"),
     ];
-    for (flags, script, expected) in table {
+    let maps_ids = celda.takes_detached("--userns");
+    for (flags, script, expected) in
+        table.into_iter().filter(|(flags, ..)| maps_ids || flags[..] != ["--userns", "map:0:100000:65536"])
+    {
         assert_eq!(celda.shell(flags, script), expected, "{flags:?} {script}");
     }
 }
@@ -86,5 +89,8 @@ fn privileged_the_hosts_devices_come_with_privileged_only() {
     assert_eq!(celda.shell(&[], &script), "none\n");
     let here = celda.shell(&["-v", "/dev:/host"], &format!("busybox stat -c '%t %T' /host{}", &device[4..]));
     assert_eq!(celda.shell(&["--privileged"], &script), here);
+    if !celda.takes_detached("--userns") {
+        return;
+    }
     assert_eq!(celda.shell(&["--privileged", "--userns", "map:0:100000:65536"], &script), "none\n");
 }

@@ -15,9 +15,16 @@ use std::time::Duration;
 /// Nothing here takes this long: a test that waits longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How many times slower than a machine of its own this one is: `CELDA_TEST_SLOW`, which emulated guests set; else 1.
+fn slowness() -> u32 {
+    std::env::var("CELDA_TEST_SLOW")
+        .ok()
+        .map_or(1, |factor| factor.parse().expect("CELDA_TEST_SLOW is a whole number"))
+}
+
 /// The future's value.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let value = tokio::time::timeout(PATIENCE, future).await;
+    let value = tokio::time::timeout(PATIENCE * slowness(), future).await;
     value.unwrap_or_else(|_| panic!("waited too long for {what}"))
 }
 
@@ -61,17 +68,21 @@ pub(crate) fn member(name: &str, zone: &str, address: &Address) -> Arc<Member> {
 
 /// Short waits, so that a peer that does not answer is found out soon.
 pub(crate) fn options() -> Options {
+    let options = Options::default();
     Options {
-        silence_max: Duration::from_millis(300),
-        settle_deadline: Duration::from_millis(100),
-        ..Options::default()
+        connect_deadline: options.connect_deadline * slowness(),
+        silence_max: Duration::from_millis(300) * slowness(),
+        settle_deadline: Duration::from_millis(100) * slowness(),
+        ..options
     }
 }
 
 pub(crate) fn auctions() -> Auctions {
+    let (auctions, deadline_us) = (Auctions::default(), 100_000 * u64::from(slowness()));
     Auctions {
-        round: Config { ask_deadline_us: 100_000, reserve_deadline_us: 100_000, ..Config::default() },
-        ..Auctions::default()
+        round: Config { ask_deadline_us: deadline_us, reserve_deadline_us: deadline_us, ..Config::default() },
+        deadline: auctions.deadline * slowness(),
+        ..auctions
     }
 }
 

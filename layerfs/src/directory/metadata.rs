@@ -65,7 +65,12 @@ pub(super) fn apply(target: Target<'_>, inode: &Inode, rights: Rights) -> io::Re
             Err(Errno::PERM | Errno::OPNOTSUPP) if !rights.root => omitted_count += 1,
             Err(errno) => {
                 let name = String::from_utf8_lossy(&xattr.name).into_owned();
-                return Err(step(&format!("set attribute {name}"), errno));
+                let hint = if errno == Errno::OPNOTSUPP {
+                    ", which the store's filesystem cannot hold (a tmpfs has user.* attributes since Linux 6.6)"
+                } else {
+                    ""
+                };
+                return Err(step(&format!("set attribute {name}{hint}"), errno));
             }
         }
     }

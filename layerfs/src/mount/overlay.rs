@@ -69,7 +69,7 @@ impl Ladder {
                 .map_err(|refusal| refusal.at("mount image again", Path::new("/"), OVERLAY_HINT));
         };
         // Overlayfs takes only layers of the caller's namespace: moved to it first, then opened.
-        let point = if self.needs_private_namespace() {
+        let attached = if self.needs_private_namespace() {
             let attached = attach_privately(shown, self.run());
             Some(attached.map_err(|refusal| refusal.at("attach image for", layer, OVERLAY_HINT))?)
         } else {
@@ -83,9 +83,9 @@ impl Ladder {
         };
         let (upper, work) = (open("upper")?, open("work")?);
         inherit_root(shown, upper.as_fd()).map_err(Error::io("prepare", layer.join("upper")))?;
-        let layers =
-            Layers { lower: shown, upper: upper.as_fd(), work: work.as_fd(), point: point.as_deref() };
-        mount_overlay(self, layers).map_err(|refusal| refusal.at("mount overlay with", layer, OVERLAY_HINT))
+        let lower = attached.as_ref().map_or(shown, |attached| attached.as_fd());
+        mount_overlay(self, Layers { lower, upper: upper.as_fd(), work: work.as_fd() })
+            .map_err(|refusal| refusal.at("mount overlay with", layer, OVERLAY_HINT))
     }
 }
 
@@ -105,16 +105,11 @@ struct Layers<'a> {
     lower: BorrowedFd<'a>,
     upper: BorrowedFd<'a>,
     work: BorrowedFd<'a>,
-    /// Where `lower` is attached, on kernels that take no detached one.
-    point: Option<&'a Path>,
 }
 
 fn mount_overlay(ladder: &Ladder, layers: Layers<'_>) -> Refused<OwnedFd> {
     let context = Context::open("overlay")?;
-    match layers.point {
-        Some(point) => context.string("lowerdir+", point)?,
-        None => set_layer(&context, ladder, "lowerdir+", layers.lower)?,
-    }
+    set_lower(&context, ladder.overlay.layers_by_fd, layers.lower)?;
     set_layer(&context, ladder, "upperdir", layers.upper)?;
     set_layer(&context, ladder, "workdir", layers.work)?;
     context.flag("volatile")?;
@@ -124,6 +119,15 @@ fn mount_overlay(ladder: &Ladder, layers: Layers<'_>) -> Refused<OwnedFd> {
     }
     context.string("source", "celda")?;
     context.mount(MountAttrFlags::empty())
+}
+
+/// Gives the one lower layer. `lowerdir+` takes an fd since Linux 6.13 and is there since 6.8; `lowerdir`, which overlayfs
+/// always had, is a list with colons, and the fd's name has none.
+pub(super) fn set_lower(context: &Context, by_fd: bool, lower: BorrowedFd<'_>) -> Refused<()> {
+    if by_fd {
+        return context.fd("lowerdir+", lower);
+    }
+    context.string("lowerdir", format!("/proc/self/fd/{}", lower.as_raw_fd()))
 }
 
 /// Gives a layer by fd where the kernel takes it, by the fd's name in /proc otherwise.
@@ -149,9 +153,9 @@ fn duplicate(mount: BorrowedFd<'_>) -> Refused<OwnedFd> {
     }
 }
 
-/// Moves the calling thread to a mount namespace of its own, attaches `lower` at `run/lower` there, and returns
-/// that path. The mount is seen by nobody else, and goes with the namespace.
-fn attach_privately(lower: BorrowedFd<'_>, run: &Path) -> Refused<std::path::PathBuf> {
+/// Moves the calling thread to a mount namespace of its own, attaches `lower` at `run/lower` there, and opens its root.
+/// The mount is seen by nobody else, and goes with the namespace.
+fn attach_privately(lower: BorrowedFd<'_>, run: &Path) -> Refused<OwnedFd> {
     let refused = |what: &str| {
         let kernel = what.to_owned();
         move |errno: Errno| Refusal { errno, kernel }
@@ -167,7 +171,8 @@ fn attach_privately(lower: BorrowedFd<'_>, run: &Path) -> Refused<std::path::Pat
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(lower, "", CWD, &point, flags)
         .map_err(refused("attach the image privately"))?;
-    Ok(point)
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(&point, flags, Mode::empty()).map_err(refused("open the attached image"))
 }
 
 /// Gives the writable layer's root the owner and mode of the image's: overlayfs shows the upper one's.

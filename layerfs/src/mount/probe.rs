@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::context::{Context, Refusal, Refused};
 use super::image::{Options, mount_files, mount_loops, sector_reads};
 use super::ladder::Rung;
-use super::overlay::OverlayAbilities;
+use super::overlay::{OverlayAbilities, set_lower};
 use crate::erofs::{self, Device};
 use crate::tar::{FileData, Segment, Timestamp};
 use crate::tree::{Inode, InodeId, Kind, Tree};
@@ -234,7 +234,8 @@ fn probe_overlay(root: &Path, lower: Option<BorrowedFd<'_>>, why: &mut Vec<Strin
             rustix::fs::open(scratch.join(name), flags, Mode::empty()).map_err(Refusal::of)
         };
         let context = Context::open("overlay")?;
-        let own = open("lower")?;
+        // Kept open to the end: older kernels look paths up when the mount is made, not when they are given.
+        let (own, upper, work) = (open("lower")?, open("upper")?, open("work")?);
         let set = |key: &str, fd: BorrowedFd<'_>| {
             if by_fd {
                 context.fd(key, fd)
@@ -242,9 +243,9 @@ fn probe_overlay(root: &Path, lower: Option<BorrowedFd<'_>>, why: &mut Vec<Strin
                 context.string(key, format!("/proc/self/fd/{}", fd.as_raw_fd()))
             }
         };
-        set("lowerdir+", lower.unwrap_or(own.as_fd()))?;
-        set("upperdir", open("upper")?.as_fd())?;
-        set("workdir", open("work")?.as_fd())?;
+        set_lower(&context, by_fd, lower.unwrap_or(own.as_fd()))?;
+        set("upperdir", upper.as_fd())?;
+        set("workdir", work.as_fd())?;
         if user_xattrs {
             context.flag("userxattr")?;
         }

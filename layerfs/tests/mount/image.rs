@@ -54,6 +54,32 @@ impl Image {
         self.tree.inodes[id.0 as usize].links += 1;
     }
 
+    /// Without what the filesystem of `store` cannot hold when it is unpacked there: a tmpfs has no `user.*` attributes
+    /// before Linux 6.6, and XFS no link target of more than 1023 bytes.
+    pub(crate) fn for_directory(mut self, store: &Path) -> Self {
+        let name = "user.probe";
+        match rustix::fs::setxattr(store, name, b"", rustix::fs::XattrFlags::empty()) {
+            Ok(()) => rustix::fs::removexattr(store, name).unwrap(),
+            Err(_) => self
+                .tree
+                .inodes
+                .iter_mut()
+                .for_each(|inode| inode.xattrs.retain(|xattr| !xattr.name.starts_with(b"user."))),
+        }
+        let probe = store.join("probe");
+        for inode in &mut self.tree.inodes {
+            let Kind::Symlink(target) = &mut inode.kind else { continue };
+            match rustix::fs::symlink(&**target, &probe) {
+                Ok(()) => fs::remove_file(&probe).unwrap(),
+                Err(error) => {
+                    assert_eq!(error, rustix::io::Errno::NAMETOOLONG);
+                    *target = target[..1023].into();
+                }
+            }
+        }
+        self
+    }
+
     /// A directory.
     pub(crate) fn directory(&mut self, parent: InodeId, name: &[u8]) -> InodeId {
         self.add(parent, name, inode(Kind::Directory([].into()), 0o755))

@@ -54,7 +54,7 @@ fn privileged_every_rung_shows_the_same_tree() {
     let Some(_turn) = privileged() else { return };
     let store = tempfile::tempdir().unwrap();
     let ladder = Ladder::probe(store.path());
-    let files = one_of_each().write(store.path());
+    let files = one_of_each().for_directory(store.path()).write(store.path());
     let before = held(store.path());
     let expected = tree_at(&files.rootfs);
     assert!(expected.len() > 100);
@@ -77,7 +77,7 @@ fn privileged_an_overlay_takes_writes_and_whiteouts_and_shows_the_images_root() 
     let Some(_turn) = privileged() else { return };
     let store = tempfile::tempdir().unwrap();
     let ladder = Ladder::probe(store.path());
-    let mut image = one_of_each();
+    let mut image = one_of_each().for_directory(store.path());
     (image.tree.inodes[0].mode, image.tree.inodes[0].uid) = (0o751, 12);
     let files = image.write(store.path());
     let before = held(store.path());
@@ -121,7 +121,7 @@ fn privileged_without_detached_lower_mounts_the_overlay_goes_through_a_private_n
     ladder.overlay.detached_lower = false;
     ladder.overlay.layers_by_fd = false;
     assert!(ladder.needs_private_namespace());
-    let files = one_of_each().write(store.path());
+    let files = one_of_each().for_directory(store.path()).write(store.path());
     let before = held(store.path());
     let (ladder, files, store_path) = (&ladder, &files, store.path());
     std::thread::scope(|scope| {
@@ -150,7 +150,7 @@ fn privileged_a_store_on_tmpfs_goes_down_a_rung_and_says_why() {
         let ladder = Ladder::probe(store.path());
         assert!(!matches!(ladder.rung, Rung::FileBacked { .. }), "{ladder:?}");
         assert!(ladder.why.iter().any(|why| why.contains("no file-backed mount")), "{:?}", ladder.why);
-        let image = one_of_each();
+        let image = one_of_each().for_directory(store.path());
         let files = image.write_index(store.path());
         let rootfs = store.path().join("rootfs");
         celda_layerfs::directory::unpack(&image.tree, &files.tars, &rootfs, &Default::default()).unwrap();
@@ -173,7 +173,7 @@ fn privileged_paths_longer_than_fsconfig_takes_are_mounted_all_the_same() {
     let ladder = Ladder::probe(store.path());
     let far = store.path().join("x".repeat(200)).join("y".repeat(200));
     fs::create_dir_all(&far).unwrap();
-    let files = one_of_each().write(&far);
+    let files = one_of_each().for_directory(&far).write(&far);
     let before = held(store.path());
     for rung in rungs(&ladder) {
         let ladder = ladder.clone().with_rung(rung);
@@ -261,7 +261,7 @@ fn as_somebody_else() {
     assert_eq!(fs::read_dir(&store).unwrap().count(), 0);
     let nobody = rustix::process::geteuid().as_raw() != 0;
     assert!(ladder.why.iter().any(|why| why.contains("root")), "{:?}", ladder.why);
-    let image = one_of_each();
+    let image = one_of_each().for_directory(Path::new(&store));
     let files = image.write_index(Path::new(&store));
     let unpacked =
         celda_layerfs::directory::unpack(&image.tree, &files.tars, &files.rootfs, &Default::default())
@@ -327,7 +327,7 @@ fn privileged_a_user_namespaces_overlay_shows_mapped_ids() {
     if !ladder.overlay.detached_lower {
         return println!("skipped: overlays take no detached mounts here");
     }
-    let files = one_of_each().write(store.path());
+    let files = one_of_each().for_directory(store.path()).write(store.path());
     let before = held(store.path());
     let mut holder = Command::new("unshare")
         .args(["--user", "sh", "-c", "echo; read line"])

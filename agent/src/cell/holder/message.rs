@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::Exit;
+use crate::sandbox::{Exit, LimitOwner};
 
 /// The version of these messages. A holder outlives the agent that started it, so a newer agent meets older holders:
 /// what an older one would misread gets a new number, and both refuse the other.
@@ -108,7 +108,7 @@ impl Ended {
         let (status, kills_count, own_limit) = match exit {
             Exit::Code(code) => (i32::from(code), 0, false),
             Exit::Signal(signal) => (-signal, 0, false),
-            Exit::OutOfMemory { kills_count, own_limit } => (-9, kills_count, own_limit),
+            Exit::OutOfMemory { kills_count, owner } => (-9, kills_count, owner == LimitOwner::Container),
         };
         Self { status, kills_count, own_limit, at_ms }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::super::exit::LimitOwner;
 use super::CgroupError;
 use super::read::{self, MemoryEvents, Pressure};
 
@@ -37,6 +38,8 @@ pub struct OomKills {
     pub kills: u64,
     /// How often this cgroup's own limit was what ran out (`memory.events.local`, `oom`).
     pub own_limit: u64,
+    /// The same with the limits of the groups below (`memory.events`, `oom`).
+    pub limits: u64,
 }
 
 impl CgroupDir {
@@ -121,7 +124,31 @@ impl CgroupDir {
         let all = MemoryEvents::parse(&all);
         // memory.events.local is younger (Linux 5.2) than memory.events.
         let own = self.read_optional("memory.events.local")?.map_or(all, |text| MemoryEvents::parse(&text));
-        Ok(OomKills { kills: all.oom_kill, own_limit: own.oom })
+        Ok(OomKills { kills: all.oom_kill, own_limit: own.oom, limits: all.oom })
+    }
+
+    /// Kills for memory so far and whose limit it was; `None` when there were none, or nobody counted them.
+    ///
+    /// Counters of groups above are older than this container: the nearest group whose limit ever ran out is named.
+    pub fn out_of_memory(&self) -> Option<(u64, LimitOwner)> {
+        let own = self.oom_events().ok().filter(|events| events.kills > 0)?;
+        let owner = match own {
+            OomKills { own_limit: 1.., .. } => LimitOwner::Container,
+            OomKills { limits: 1.., .. } => LimitOwner::Inside,
+            OomKills { .. } => self.limit_above().map_or(LimitOwner::Machine, LimitOwner::Above),
+        };
+        Some((own.kills, owner))
+    }
+
+    /// The nearest group above whose own memory limit has run out.
+    fn limit_above(&self) -> Option<PathBuf> {
+        let ran_out = |path: &Path| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let group = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+            let events = read_at(&group, path, "memory.events.local").ok()?;
+            (MemoryEvents::parse(&events).oom > 0).then(|| path.to_owned())
+        };
+        self.path.ancestors().skip(1).find_map(ran_out)
     }
 
     /// Pressure stall information of `cpu`, `memory` or `io`; `None` where the kernel keeps none.

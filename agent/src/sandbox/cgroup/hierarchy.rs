@@ -29,7 +29,8 @@ const OWN: &str = "/proc/self/cgroup";
 #[derive(Debug)]
 pub struct Hierarchy {
     location: Location,
-    /// Where the parent is made: the mount for root, this process's own group for others.
+    /// Where the parent is made: this process's own group where it was delegated or the process is not root's, else
+    /// the mount.
     base: PathBuf,
     /// The group in it that containers' groups are made in.
     parent: String,
@@ -54,7 +55,8 @@ impl Hierarchy {
             |path: &str| std::fs::read_to_string(path).map_err(|error| CgroupError::io("read", path, error));
         let location = locate::locate(&text(MOUNTINFO)?, &text(OWN)?)
             .ok_or_else(|| CgroupError::NotMounted { mountinfo: MOUNTINFO.into() })?;
-        let base = if rustix::process::geteuid().is_root() { &location.mount } else { &location.own };
+        let is_own = !rustix::process::geteuid().is_root() || is_delegated(&location.own);
+        let base = if is_own { &location.own } else { &location.mount };
         Ok(Self { base: base.clone(), location, parent: PARENT.to_owned() })
     }
 
@@ -207,22 +209,22 @@ impl Hierarchy {
         if wanted.is_empty() {
             return Ok(());
         }
+        let occupied = |path: &Path, controller: &str| CgroupError::Occupied {
+            path: path.to_owned(),
+            controller: controller.to_owned(),
+        };
+        // With processes in it, a group that hands on a threaded controller (cpu, cpuset, pids) makes groups below that can
+        // hand on nothing; the kernel says so only there. The root of the hierarchy, which has no type, is exempt.
+        if read_at(base, &self.base, "cgroup.type").is_ok() && !leave(base, &self.base)? {
+            return Err(occupied(&self.base, wanted[0]));
+        }
         let on_in_base = read_at(base, &self.base, FILE)?;
         for (group, path, on) in [(base, &self.base, &on_in_base), (parent, &parent_path, &on)] {
             for controller in wanted.iter().filter(|controller| !has_word(on, controller)) {
-                let enable = || write_at(group, path, FILE, &format!("+{controller}"));
-                match enable() {
-                    Err(error) if is_busy(&error) => {
-                        if !leave(group, path)? {
-                            return Err(CgroupError::Occupied {
-                                path: path.clone(),
-                                controller: (*controller).to_string(),
-                            });
-                        }
-                        enable()?;
-                    }
-                    other => other?,
-                }
+                write_at(group, path, FILE, &format!("+{controller}")).map_err(|error| {
+                    // Somebody has moved in meanwhile.
+                    if is_busy(&error) { occupied(path, controller) } else { error }
+                })?;
             }
         }
         Ok(())
@@ -258,17 +260,26 @@ impl Hierarchy {
     }
 }
 
+/// Whether systemd has handed this group over, after which only its owner may make groups in it, and the owner only
+/// there: Delegate= in systemd.resource-control(5) sets this attribute.
+fn is_delegated(group: &Path) -> bool {
+    let mut value = [0; 2];
+    rustix::fs::getxattr(group, "trusted.delegate", &mut value) == Ok(1) && value[0] == b'1'
+}
+
 /// The kernel's "no internal processes" rule, Documentation/admin-guide/cgroup-v2.rst.
 fn is_busy(error: &CgroupError) -> bool {
     let busy = Some(Errno::BUSY.raw_os_error());
     matches!(error, CgroupError::Io { source, .. } if source.raw_os_error() == busy)
 }
 
-/// Moves this process to a group of its own when it is alone in `group`; `false` when others are there.
+/// Moves this process to a group of its own when it is alone in `group`, so that none is left; `false` when others are.
 fn leave(group: &OwnedFd, path: &Path) -> Result<bool, CgroupError> {
     let own = std::process::id();
-    if read::pids(&read_at(group, path, "cgroup.procs")?) != [own] {
-        return Ok(false);
+    match read::pids(&read_at(group, path, "cgroup.procs")?)[..] {
+        [] => return Ok(true),
+        [alone] if alone == own => {}
+        _ => return Ok(false),
     }
     let leaf_path = path.join(OWN_LEAF);
     make(group, Path::new(OWN_LEAF), &leaf_path)?;

@@ -73,11 +73,11 @@ impl Exec {
     /// # Errors
     /// [`SandboxError::Parent`] when the kernel does not let us wait.
     pub fn wait(&mut self) -> Result<Exit> {
-        if let Some(exit) = self.exit {
+        if let Some(exit) = self.exit.clone() {
             return Ok(exit);
         }
         let exit = exit::wait(self.pidfd.as_fd())?;
-        self.exit = Some(exit);
+        self.exit = Some(exit.clone());
         Ok(exit)
     }
 
@@ -89,7 +89,7 @@ impl Exec {
         if self.exit.is_none() {
             self.exit = exit::try_wait(self.pidfd.as_fd())?;
         }
-        Ok(self.exit)
+        Ok(self.exit.clone())
     }
 }
 

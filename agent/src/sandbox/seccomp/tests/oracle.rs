@@ -30,8 +30,10 @@ impl Oracle {
         if built.as_ref().is_ok_and(|output| output.status.success()) {
             return Some(Self { _directory: directory, program });
         }
+        // A guest has no compiler; what is compared is the same on the machine that built the tests.
+        let is_guest = std::env::var_os("CELDA_TEST_GUEST").is_some();
         assert!(
-            std::env::var_os("CELDA_REQUIRE_PRIVILEGED").is_none_or(|value| value != "1"),
+            is_guest || std::env::var_os("CELDA_REQUIRE_PRIVILEGED").is_none_or(|value| value != "1"),
             "gcc and libseccomp-dev are needed: {built:?}"
         );
         println!("skipped: needs gcc and libseccomp-dev");
