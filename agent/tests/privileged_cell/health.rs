@@ -105,3 +105,19 @@ fn privileged_what_does_not_come_up_is_ended_and_others_never_notice() {
     assert!(refused.message().contains("neither liveness nor readiness"), "{refused}");
     cell.leaves_nothing("what did not come up");
 }
+
+#[test]
+fn privileged_an_instance_can_do_without_its_images_check() {
+    let Some(cell) = Cell::up("no_healthcheck") else { return };
+    cell.run(&["--name", "plain"], "while :; do busybox sleep 0.1; done");
+    cell.run(&["--name", "without", "--no-healthcheck"], "while :; do busybox sleep 0.1; done");
+    let request = v1::ListRequest { with_specs: true, ..v1::ListRequest::default() };
+    let answer = cell.runtime.block_on(cell.client().list(request)).unwrap().into_inner();
+    let none = |id: &str| {
+        let one = answer.instances.iter().find(|one| one.id == id).unwrap();
+        one.spec.as_ref().unwrap().health.as_ref().is_some_and(|health| health.none)
+    };
+    assert!(none("without"));
+    assert!(!none("plain"));
+    cell.leaves_nothing("instances without checks");
+}
