@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::samples::Row;
+use plotters::coord::CoordTranslate;
 use plotters::prelude::*;
 use std::path::Path;
 
@@ -48,24 +49,37 @@ pub(crate) fn starts(rows: &[Row], path: &Path) -> Result<()> {
         .y_label_area_size(60)
         .build_cartesian_2d((0.9..widest * 1.2).log_scale(), (least..most).log_scale())?;
     chart.configure_mesh().x_desc("started at once").y_desc("ms").draw()?;
-    for (number, peer) in peers(&warm).into_iter().enumerate() {
+    let points = |peer| -> Vec<_> {
+        let rows = warm.iter().filter(|row| row.peer == peer);
+        rows.map(|row| (row.concurrency as f64, row.p50_us as f64 / 1000.0)).collect()
+    };
+    let lines = peers(&warm).into_iter().map(|peer| (peer, points(peer)));
+    draw_lines(&mut chart, lines, SeriesLabelPosition::UpperLeft)?;
+    area.present()?;
+    Ok(())
+}
+
+/// Draws a line for each name, and says which is whose at `position`.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(crate) fn draw_lines<'a, C>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, C>,
+    lines: impl IntoIterator<Item = (&'a str, Vec<(f64, f64)>)>,
+    position: SeriesLabelPosition,
+) -> Result<()>
+where
+    C: CoordTranslate<From = (f64, f64)>,
+{
+    for (number, (name, points)) in lines.into_iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
-        let points: Vec<_> = warm
-            .iter()
-            .filter(|row| row.peer == peer)
-            .map(|row| (row.concurrency as f64, row.p50_us as f64 / 1000.0))
-            .collect();
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            .label(peer)
+            .label(name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .draw()?;
-    area.present()?;
+    let mut labels = chart.configure_series_labels();
+    labels.position(position).background_style(WHITE.mix(0.8)).draw()?;
     Ok(())
 }
 

@@ -60,13 +60,18 @@ fn remove_groups(path: &Path) {
 
 /// Has `command` begin its life in that group.
 fn inside(group: &Path, command: &Command) -> Command {
-    let mut placed = Command::new("/bin/sh");
-    placed.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(group);
-    placed.arg(command.get_program()).args(command.get_args());
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(group);
+    executing(shell, command)
+}
+
+/// A program that executes what its arguments end with, given `command` for that.
+fn executing(mut program: Command, command: &Command) -> Command {
+    program.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
-        placed.env(name, value.unwrap_or_default());
+        program.env(name, value.unwrap_or_default());
     }
-    placed
+    program
 }
 
 #[test]
@@ -134,11 +139,7 @@ fn with_ids(command: &Command) -> Command {
     let mut changed = Command::new("setpriv");
     let id = NOBODY.to_string();
     changed.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]);
-    changed.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        changed.env(name, value.unwrap_or_default());
-    }
-    changed
+    executing(changed, command)
 }
 
 #[test]

@@ -98,17 +98,13 @@ impl World {
 
     /// An answer reaches an auctioneer.
     pub(super) fn take_answer(&mut self, to: Caller, answer: Answer) -> Checked {
-        let event = match answer {
-            Answer::Bid { ask, bid } => Event::Bid { ask, bid },
-            Answer::NoBid { ask } => Event::NoBid { ask },
-            Answer::Reserved { attempt, held, refused } => Event::Reserved { attempt, held, refused },
-            Answer::NotSent { attempt } => Event::NotSent { attempt },
+        match answer {
+            Answer::Round(event) => self.step(to, event),
             Answer::Committed { commit, unknown } => {
                 self.take_committed(to, commit, unknown);
-                return Ok(());
+                Ok(())
             }
-        };
-        self.step(to, event)
+        }
     }
 
     /// A round asked to be woken now.

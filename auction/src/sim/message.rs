@@ -1,8 +1,7 @@
 //! What goes over the simulated network, and what else happens.
 
-use crate::ledger::{Epoch, Refused, ReservationId};
-use crate::round::{AskId, AttemptId};
-use crate::score::Bid;
+use crate::ledger::{Epoch, ReservationId};
+use crate::round::{AskId, AttemptId, Event};
 
 /// Names a job in the books.
 pub(super) type Job = u32;
@@ -28,26 +27,10 @@ pub(super) enum Call {
 /// From a cell to an auctioneer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Answer {
-    Bid {
-        ask: AskId,
-        bid: Bid,
-    },
-    NoBid {
-        ask: AskId,
-    },
-    Reserved {
-        attempt: AttemptId,
-        held: u32,
-        refused: Option<Refused>,
-    },
-    NotSent {
-        attempt: AttemptId,
-    },
+    /// What a round takes in.
+    Round(Event),
     /// Of the instances of a commit, so many were unknown.
-    Committed {
-        commit: u32,
-        unknown: u32,
-    },
+    Committed { commit: u32, unknown: u32 },
 }
 
 /// What happens.

@@ -6,6 +6,7 @@ use super::message::{Answer, Call, Caller, CellNumber, Happening, Job};
 use super::world::World;
 use crate::demand::AppId;
 use crate::ledger::{Refused, ReservationId, Terms};
+use crate::round::Event;
 use crate::score::{Bid, Price};
 use rand::RngExt;
 
@@ -68,7 +69,7 @@ impl World {
             Call::Ask { ask, job, count } => {
                 let demand = &self.books.get(job).demand;
                 let bid = cell.bid(demand, count)?;
-                Ok((Some(Answer::Bid { ask, bid }), demand.app))
+                Ok((Some(Answer::Round(Event::Bid { ask, bid })), demand.app))
             }
             Call::Reserve { attempt, job, epoch, first, count, ttl_us } => {
                 let demand = &self.books.get(job).demand;
@@ -76,7 +77,7 @@ impl World {
                 let terms = Terms { epoch, now_us: self.now_us, ttl_us };
                 let (held, refused) = cell.reserve(job, (first, count), demand, terms)?;
                 self.summary.reservations_refused += u64::from(held < count);
-                Ok((Some(Answer::Reserved { attempt, held, refused }), demand.app))
+                Ok((Some(Answer::Round(Event::Reserved { attempt, held, refused })), demand.app))
             }
             Call::Cancel { first, count } => {
                 for offset in 0..count {
@@ -127,18 +128,18 @@ impl World {
         }
         let rng = &mut self.rng;
         match answer {
-            Answer::Bid { ask, bid } => {
+            Answer::Round(Event::Bid { ask, bid }) => {
                 let room = [0, 1, bid.room + 1, u32::MAX][rng.random_range(0..4)];
                 let first = Price([0, u64::MAX, bid.first.0 / 2][rng.random_range(0..3)]);
                 let step = Price([0, u64::MAX][rng.random_range(0..2)]);
                 let used = Price([0, u64::MAX, bid.used.0 / 2][rng.random_range(0..3)]);
-                Answer::Bid { ask, bid: Bid { room, first, step, used, ..bid } }
+                Answer::Round(Event::Bid { ask, bid: Bid { room, first, step, used, ..bid } })
             }
-            Answer::Reserved { attempt, held, refused } => {
+            Answer::Round(Event::Reserved { attempt, held, refused }) => {
                 let held = [0, held + 1, held / 2, u32::MAX][rng.random_range(0..4)];
                 let refused =
                     [None, refused, Some(Refused::Busy), Some(Refused::Full)][rng.random_range(0..4)];
-                Answer::Reserved { attempt, held, refused }
+                Answer::Round(Event::Reserved { attempt, held, refused })
             }
             other => other,
         }

@@ -9,6 +9,7 @@ use super::setup::Setup;
 use super::{EVENTS_MAX, MESSAGE_LIFE_US, Mutation, Summary, Violation};
 use crate::demand::{AppId, Batch, Demand, Requirements, Resources, Strategy, ZoneRule};
 use crate::ledger::TTL_MAX_US;
+use crate::round::Event;
 use crate::view::{Class, ClassIndex, View, ZoneIndex};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -219,12 +220,12 @@ impl World {
         // Of a cell that cannot be reached, the caller hears at once or never.
         if (is_cut || !self.cells[cell as usize].is_up) && self.rng.random() {
             let answer = match call {
-                Call::Ask { ask, .. } => Some(Answer::NoBid { ask }),
-                Call::Reserve { attempt, .. } => Some(Answer::NotSent { attempt }),
+                Call::Ask { ask, .. } => Some(Event::NoBid { ask }),
+                Call::Reserve { attempt, .. } => Some(Event::NotSent { attempt }),
                 Call::Cancel { .. } | Call::Commit { .. } => None,
             };
             self.summary.lost += 1;
-            if let Some(answer) = answer {
+            if let Some(answer) = answer.map(Answer::Round) {
                 self.queue.push(self.now_us + 1, Happening::Answer { to: from, answer });
             }
             return;

@@ -8,6 +8,7 @@ use super::replay::{Measured, Play, play};
 use super::report::{Report, Table, thousands};
 use super::trace::{self, Bin};
 use crate::Result;
+use crate::plot::draw_lines;
 use celda_auction::demand::Resources;
 use celda_auction::round::Config;
 use plotters::prelude::*;
@@ -191,11 +192,8 @@ fn plot(auction: &Measured, omniscient: &Measured, path: &Path) -> Result<()> {
         let fills = measured.by_fill.iter().enumerate();
         fills.filter_map(|(fill, spread)| Some((fill as f64, spread.means()?[0]))).collect()
     };
-    let lines = [
-        ("64 auctioneers", RGBColor(213, 94, 0), line(auction)),
-        ("omniscient", RGBColor(0, 114, 178), line(omniscient)),
-    ];
-    let highest = lines.iter().flat_map(|(_, _, points)| points).map(|point| point.1).fold(1.0, f64::max);
+    let lines = [("64 auctioneers", line(auction)), ("omniscient", line(omniscient))];
+    let highest = lines.iter().flat_map(|(_, points)| points).map(|point| point.1).fold(1.0, f64::max);
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
@@ -205,17 +203,7 @@ fn plot(auction: &Measured, omniscient: &Measured, path: &Path) -> Result<()> {
         .y_label_area_size(60)
         .build_cartesian_2d(0.0..100.0, 0.0..highest * 1.15)?;
     chart.configure_mesh().x_desc("full, %").y_desc("points").draw()?;
-    for (name, colour, points) in lines {
-        chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
-    }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.8))
-        .draw()?;
+    draw_lines(&mut chart, lines, SeriesLabelPosition::UpperRight)?;
     area.present()?;
     Ok(())
 }
