@@ -51,7 +51,7 @@ pub(crate) fn run(options: &Measure) -> Result<()> {
     }
     let small = registry.push(&format!("oci:{}:bench", work.join("image").display()), "bench:1")?;
     let sources = Sources { small: Some(&small) };
-    let mut field = Field::assemble(workers(options, work)?, &sources, &options.only, true)?;
+    let mut field = Field::assemble(workers(&options.peer_roots, work)?, &sources, &options.only, true)?;
 
     let mut report = Report::new("pull");
     for (title, reference) in &images {

@@ -8,7 +8,7 @@ use crate::report::Report;
 use crate::samples::Samples;
 use crate::worker::{Measured, Worker};
 use crate::{fixture, plot};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Samples of a peer per round at least, so that a slow peer has some as well.
 const ROUND_SAMPLES_MIN: usize = 2;
@@ -23,16 +23,9 @@ pub(crate) fn run(options: &Measure) -> Result<()> {
     let directory = work_directory(options)?;
     let work = directory.path();
     fixture::make(work)?;
-    let registry = Registry::start(&work.join("registry"));
-    let small = match &registry {
-        Ok(registry) => registry.push(&format!("oci:{}:bench", work.join("image").display()), "bench:1"),
-        Err(error) => Err(error.to_string().into()),
-    };
-    if let Err(error) = &small {
-        eprintln!("benches: leaving out podman and containerd: {error}");
-    }
-    let sources = Sources { small: small.as_deref().ok() };
-    let mut field = Field::assemble(workers(options, work)?, &sources, &options.only, false)?;
+    let (_registry, small) = registry_with_small(work);
+    let sources = Sources { small: small.as_deref() };
+    let mut field = Field::assemble(workers(&options.peer_roots, work)?, &sources, &options.only, false)?;
 
     let mut report = Report::new("start");
     for concurrency in options.concurrency.iter().copied().filter(|count| !options.smoke || *count <= 4) {
@@ -53,6 +46,23 @@ pub(crate) fn run(options: &Measure) -> Result<()> {
     Ok(())
 }
 
+/// A registry with the small image in it, and the image's name there. Without one, those who read no layout are left out
+/// aloud.
+pub(crate) fn registry_with_small(work: &Path) -> (Option<Registry>, Option<String>) {
+    let layout = format!("oci:{}:bench", work.join("image").display());
+    let filled = Registry::start(&work.join("registry")).and_then(|registry| {
+        let name = registry.push(&layout, "bench:1")?;
+        Ok((registry, name))
+    });
+    match filled {
+        Ok((registry, name)) => (Some(registry), Some(name)),
+        Err(error) => {
+            eprintln!("benches: leaving out podman and containerd: {error}");
+            (None, None)
+        }
+    }
+}
+
 /// A directory for everything the run makes, removed at its end, with the binary under test in it.
 pub(crate) fn work_directory(options: &Measure) -> Result<tempfile::TempDir> {
     let parent = options.work.clone().unwrap_or_else(std::env::temp_dir);
@@ -65,9 +75,9 @@ pub(crate) fn work_directory(options: &Measure) -> Result<tempfile::TempDir> {
 }
 
 /// One worker for the machine's own root and one for each `--peer-root`.
-pub(crate) fn workers(options: &Measure, work: &Path) -> Result<Vec<Worker>> {
+pub(crate) fn workers(peer_roots: &[PathBuf], work: &Path) -> Result<Vec<Worker>> {
     let mut workers = vec![Worker::start(Path::new("/"), work)?];
-    for root in &options.peer_roots {
+    for root in peer_roots {
         workers.push(Worker::start(root, work)?);
     }
     Ok(workers)

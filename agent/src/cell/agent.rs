@@ -118,7 +118,7 @@ fn parts(
     runtime: &tokio::runtime::Runtime,
     (sender, inputs): (Sender<Input>, Receiver<Input>),
 ) -> crate::Result<Parts> {
-    let images = Images::new(store, ladder, config.limits.pulls_count);
+    let images = Images::new(store, ladder, &config.limits);
     let images = images.map_err(CellError::io("start threads for images of", &home.root))?;
     let hierarchy = Hierarchy::of_cell(&home.private())?;
     let ground = Ground::new(images, home.root.clone(), hierarchy, config.limits.networks_ready_count)?;

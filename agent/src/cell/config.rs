@@ -122,6 +122,8 @@ pub struct Limits {
     pub workers_count: u32,
     /// Network namespaces kept ready, 1 to 1024.
     pub networks_ready_count: u32,
+    /// Roots that containers of an image left untouched, kept for its next ones, at most 4096.
+    pub roots_spare_max: u32,
     /// Images pulled at once, 1 to 32.
     pub pulls_count: u32,
     /// Streams (Watch, Drain) at once, 1 to 65535.
@@ -178,6 +180,7 @@ impl Default for Limits {
             instances_max: 4096,
             workers_count: 8,
             networks_ready_count: 64,
+            roots_spare_max: 512,
             pulls_count: 3,
             streams_max: 256,
             journal_bytes: 4 * MIB,
@@ -227,13 +230,14 @@ impl Config {
         let Self { capacity, socket, limits, logs, defaults, .. } = self;
         let week_s = PERIOD_MS_MAX / 1000;
         let slots = u64::from(u16::MAX);
-        let ranges: [(&str, u64, u64, u64); 19] = [
+        let ranges: [(&str, u64, u64, u64); 20] = [
             ("capacity.containers", capacity.containers.into(), 1, slots),
             ("capacity.ports", capacity.ports.into(), 0, slots),
             ("socket.connections_max", socket.connections_max.into(), 1, slots),
             ("limits.instances_max", limits.instances_max.into(), 1, slots),
             ("limits.workers_count", limits.workers_count.into(), 1, 256),
             ("limits.networks_ready_count", limits.networks_ready_count.into(), 1, 1024),
+            ("limits.roots_spare_max", limits.roots_spare_max.into(), 0, 4096),
             ("limits.pulls_count", limits.pulls_count.into(), 1, 32),
             ("limits.streams_max", limits.streams_max.into(), 1, slots),
             ("limits.journal_bytes", limits.journal_bytes, 64 << 10, 256 * MIB),

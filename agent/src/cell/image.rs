@@ -19,6 +19,7 @@ use celda_layerfs::store::{ImageLease, ImageRecord, Store};
 use celda_layerfs::{Cancel, Digest};
 use crossbeam_channel::Sender;
 
+use super::config::Limits;
 use super::wish::Wish;
 use crate::Result;
 
@@ -56,6 +57,8 @@ pub type Then = Box<dyn FnOnce(std::result::Result<Arc<Image>, String>) + Send>;
 pub struct Images {
     store: Store,
     ladder: Ladder,
+    /// Used roots kept of each.
+    roots_count_max: usize,
     shared: Mutex<Shared>,
     pulls: Sender<Reference>,
 }
@@ -68,6 +71,8 @@ struct Shared {
     names: HashMap<String, (Digest, Instant)>,
     /// Who waits for a pull, by the reference's text.
     waiting: HashMap<String, Vec<Then>>,
+    /// When used roots were looked through last.
+    trimmed_at: Option<Instant>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -83,15 +88,16 @@ struct Open {
 }
 
 impl Images {
-    /// Images of a store, with so many pulls at once.
+    /// Images of a store, with pulls and used roots as many as the limits say.
     ///
     /// # Errors
     /// When no thread can be had.
-    pub fn new(store: Store, ladder: Ladder, pulls_count: u32) -> std::io::Result<Arc<Self>> {
+    pub fn new(store: Store, ladder: Ladder, limits: &Limits) -> std::io::Result<Arc<Self>> {
         // As many as there are instances can wait, each for another image.
         let (pulls, wanted) = crossbeam_channel::unbounded::<Reference>();
-        let images = Arc::new(Self { store, ladder, shared: Mutex::default(), pulls });
-        for _ in 0..pulls_count {
+        let roots_count_max = limits.roots_spare_max as usize;
+        let images = Arc::new(Self { store, ladder, roots_count_max, shared: Mutex::default(), pulls });
+        for _ in 0..limits.pulls_count {
             let (images, wanted) = (Arc::downgrade(&images), wanted.clone());
             std::thread::Builder::new().name("puller".into()).spawn(move || {
                 for reference in wanted {
@@ -167,7 +173,7 @@ impl Images {
         // Under the lock: those who want it next wait for this mount and make none of their own. It takes 0.2 ms.
         let lease = self.store.lease(&record)?;
         let lower = self.ladder.shared_image(&record.chain_id, lease.source(), lease.tars())?;
-        let image = Arc::new(Image { lease, lower, roots: RootPool::default(), record });
+        let image = Arc::new(Image { lease, lower, roots: RootPool::new(self.roots_count_max), record });
         shared.open.insert(image.record.manifest, Open { image: Arc::clone(&image), used_at: now });
         Ok(image)
     }
@@ -185,15 +191,25 @@ impl Images {
         }
     }
 
-    /// Lets go of images that nobody has used for a while.
+    /// Lets go of images that nobody has used for a while, and of used roots that nobody needed meanwhile.
     pub fn sweep(&self) {
         let mut shared = self.shared();
         let is_idle = |open: &Open| Arc::strong_count(&open.image) == 1 && open.used_at.elapsed() > IDLE_WAIT;
         let idle: Vec<Open> = shared.open.extract_if(|_, open| is_idle(open)).map(|(_, open)| open).collect();
-        let Shared { open, names, .. } = &mut *shared;
+        let Shared { open, names, trimmed_at, .. } = &mut *shared;
         names.retain(|_, (manifest, _)| open.contains_key(manifest));
+        let is_time = trimmed_at.is_none_or(|at| at.elapsed() > IDLE_WAIT);
+        let trimmed: Vec<_> = open.values().filter(|_| is_time).map(|open| Arc::clone(&open.image)).collect();
+        if is_time {
+            *trimmed_at = Some(Instant::now());
+        }
         drop(shared);
         drop(idle); // their spare roots are removed without the lock
+        for image in trimmed {
+            if let Err(error) = image.roots.trim() {
+                tracing::warn!(%error, "spare roots of an image were left behind");
+            }
+        }
     }
 
     /// Lets go of all images that nobody uses.

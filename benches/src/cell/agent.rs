@@ -1,0 +1,102 @@
+//! The agent's process, and what it costs.
+
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::CellOptions;
+use crate::Result;
+use crate::rooms::task_cpu_ns;
+
+/// A cell of its own under the work directory. Dropped, it is drained and ended.
+pub(super) struct Agent {
+    child: Child,
+    celda: PathBuf,
+    root: PathBuf,
+    run: PathBuf,
+}
+
+impl Agent {
+    /// Starts one and waits until it is up.
+    ///
+    /// # Errors
+    /// What it says when it does not come up.
+    pub(super) fn start(options: &CellOptions, work: &Path) -> Result<Self> {
+        let celda = options.celda.canonicalize().map_err(|error| {
+            format!("--celda {}: {error}; cargo build --release makes it", options.celda.display())
+        })?;
+        let (root, run) = (work.join("cell-root"), work.join("cell-run"));
+        let mut command = Command::new(&celda);
+        command.args(["agent", "--root"]).arg(&root).arg("--run").arg(&run);
+        if let Some(config) = &options.config {
+            command.arg("--config").arg(config);
+        }
+        let mut child =
+            command.env("CELDA_LOG", "info").stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut said = std::io::BufReader::new(child.stderr.take().ok_or("no standard error")?);
+        let mut all = String::new();
+        while !all.contains("the cell is up") {
+            if said.read_line(&mut all)? == 0 {
+                return Err(format!("the agent ended: {all}").into());
+            }
+        }
+        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::stderr()));
+        Ok(Self { child, celda, root, run })
+    }
+
+    /// Where it listens.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.run.join("agent.sock")
+    }
+
+    fn celda(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.celda);
+        command.arg("--root").arg(&self.root).arg("--run").arg(&self.run).args(words);
+        command.stdout(Stdio::null());
+        command
+    }
+
+    /// The agent, and the holder of its containers.
+    fn processes(&self) -> Vec<u32> {
+        let directory = self.run.join("cell");
+        let words = [&b"\0holder\0"[..], directory.as_os_str().as_encoded_bytes(), b"\0"].concat();
+        let is_holder = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.ends_with(&words)
+        };
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        std::iter::once(self.child.id()).chain(pids.filter(is_holder)).collect()
+    }
+
+    /// Memory of agent and holder in KiB: anonymous pages, which are nobody else's.
+    pub(super) fn memory_kib(&self) -> u64 {
+        let of = |pid: &u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+            line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        };
+        self.processes().iter().map(of).sum()
+    }
+
+    /// CPU time of all their threads so far.
+    pub(super) fn cpu(&self) -> Duration {
+        let of = |pid: &u32| -> u64 {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            tasks.map(|task| task_cpu_ns(&task.path().to_string_lossy())).sum()
+        };
+        Duration::from_nanos(self.processes().iter().map(of).sum())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.celda(&["drain", "-t", "0"]).status();
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.child.wait();
+        // The image's mount would keep the directory from being removed.
+        let _ = self.celda(&["gc"]).status();
+    }
+}
