@@ -108,6 +108,11 @@ impl Images {
         &self.ladder
     }
 
+    /// Where they are.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -193,6 +198,9 @@ impl Images {
         let Shared { open, names, .. } = &mut *shared;
         names.retain(|_, (manifest, _)| open.contains_key(manifest));
         drop(shared);
+        for open in &idle {
+            self.store.touch(&open.image.record.chain_id);
+        }
         drop(idle); // their spare roots are removed without the lock
     }
 
@@ -201,6 +209,9 @@ impl Images {
         let mut shared = self.shared();
         let open = std::mem::take(&mut shared.open);
         drop(shared);
+        for open in open.values() {
+            self.store.touch(&open.image.record.chain_id);
+        }
         drop(open);
     }
 }
