@@ -28,7 +28,8 @@ use super::events::Events;
 use super::health::Health;
 use super::holder::{Attending, Holder, raise_files_limit};
 use super::image::Images;
-use super::journal::Journal;
+use super::image_gc::ImageGc;
+use super::journal::{Journal, RESERVE_BYTES_PER_INSTANCE};
 use super::logs::{Logs, LogsOptions};
 use super::metrics::Metrics;
 use super::place::Ground;
@@ -79,7 +80,8 @@ pub fn run(home: &Home, config: Config, store: Store, ladder: Ladder) -> crate::
         make_private(directory)?;
     }
     let _lock = lock(&home.private().join("agent.lock"))?;
-    let (journal, known) = Journal::open(&lasting, config.limits.journal_bytes)?;
+    let (mut journal, known) = Journal::open(&lasting, config.limits.journal_bytes)?;
+    journal.keep_reserve(u64::from(config.limits.instances_max) * RESERVE_BYTES_PER_INSTANCE);
     let holder = Holder::connect_or_start(&home.private(), Path::new("/proc/self/exe"))?;
     let (news, attending) = connect(&home.private())?.attend()?;
     // Bounded by its makers: callers wait for answers, workers and the holder have a few events for each instance.
@@ -95,6 +97,7 @@ pub fn run(home: &Home, config: Config, store: Store, ladder: Ladder) -> crate::
         (parts.sender.clone(), parts.books.clone(), Arc::clone(&parts.ground.images));
     let workers = parts.workers.clone();
     let service = Service::new(&parts);
+    let image_gc = ImageGc::start(&parts)?;
     let socket = parts.config.socket.path.clone().unwrap_or_else(|| home.socket());
     let connections_max = parts.config.socket.connections_max;
     let door = Door { socket: &socket, users: parts.config.socket.users.clone(), connections_max };
@@ -103,6 +106,7 @@ pub fn run(home: &Home, config: Config, store: Store, ladder: Ladder) -> crate::
     core.sweep_logs(&lasting.join("logs"))?;
     let core = spawn("core", move || core.run())?;
     let served = serve(&runtime, door, &service, &books, &sender, core);
+    drop(image_gc);
     // What is being cleared away is; what is left after that is the next agent's.
     workers.finish(FINISH_WAIT);
     images.close();

@@ -31,6 +31,26 @@ pub struct Config {
     pub logs: LogsConfig,
     /// What holds for instances that say nothing else.
     pub defaults: Defaults,
+    /// When images go that nobody uses.
+    pub images: ImagesConfig,
+}
+
+/// `[images]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImagesConfig {
+    /// Percent of ROOT's filesystem in use from which images are removed, 1 to 100; 100: never.
+    pub gc_high_percent: u32,
+    /// Percent that it is brought below, 0 to `gc_high_percent`.
+    pub gc_low_percent: u32,
+    /// Seconds between two looks, 1 to a day.
+    pub gc_every_s: u64,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self { gc_high_percent: 85, gc_low_percent: 75, gc_every_s: 60 }
+    }
 }
 
 /// `[logs]`.
@@ -227,10 +247,10 @@ impl Config {
     }
 
     fn check(&self) -> std::result::Result<(), String> {
-        let Self { capacity, socket, limits, logs, defaults, .. } = self;
+        let Self { capacity, socket, limits, logs, defaults, images, .. } = self;
         let week_s = PERIOD_MS_MAX / 1000;
         let slots = u64::from(u16::MAX);
-        let ranges: [(&str, u64, u64, u64); 20] = [
+        let ranges: &[(&str, u64, u64, u64)] = &[
             ("capacity.containers", capacity.containers.into(), 1, slots),
             ("capacity.ports", capacity.ports.into(), 0, slots),
             ("socket.connections_max", socket.connections_max.into(), 1, slots),
@@ -256,8 +276,11 @@ impl Config {
             ),
             ("defaults.stop_grace_ms", defaults.stop_grace_ms, 0, 3_600_000),
             ("defaults.task_result_ttl_s", defaults.task_result_ttl_s, 0, week_s),
+            ("images.gc_high_percent", images.gc_high_percent.into(), 1, 100),
+            ("images.gc_low_percent", images.gc_low_percent.into(), 0, images.gc_high_percent.into()),
+            ("images.gc_every_s", images.gc_every_s, 1, 86_400),
         ];
-        for (field, value, min, max) in ranges {
+        for (field, value, min, max) in ranges.iter().copied() {
             if !(min..=max).contains(&value) {
                 return Err(format!("{field} = {value}: it is {min} to {max}"));
             }
@@ -320,6 +343,7 @@ mod tests {
             ("[limits]\nworker_count = 3", "worker_count"),
             ("[limits]\nworkers_count = 0", "limits.workers_count = 0: it is 1 to 256"),
             ("[defaults]\nrestart_delay_max_s = 9999999", "restart_delay_max_s"),
+            ("[images]\ngc_low_percent = 90", "images.gc_low_percent = 90: it is 0 to 85"),
             ("[socket]\nusers = [\"root\"]", "users"),
             ("limits", "limits"),
         ] {

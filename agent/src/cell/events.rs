@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn event(at_ms: u64) -> v1::Event {
-        v1::Event { at_ms, instance: None }
+        v1::Event { at_ms, ..v1::Event::default() }
     }
 
     #[test]

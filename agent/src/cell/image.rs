@@ -114,6 +114,11 @@ impl Images {
         &self.ladder
     }
 
+    /// Where they are.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -204,6 +209,9 @@ impl Images {
             *trimmed_at = Some(Instant::now());
         }
         drop(shared);
+        for open in &idle {
+            self.store.touch(&open.image.record.chain_id);
+        }
         drop(idle); // their spare roots are removed without the lock
         for image in trimmed {
             if let Err(error) = image.roots.trim() {
@@ -217,6 +225,9 @@ impl Images {
         let mut shared = self.shared();
         let open = std::mem::take(&mut shared.open);
         drop(shared);
+        for open in open.values() {
+            self.store.touch(&open.image.record.chain_id);
+        }
         drop(open);
     }
 }

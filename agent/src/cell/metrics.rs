@@ -25,6 +25,9 @@ pub struct Metrics {
     start: Times,
     sync: Times,
     ends: [AtomicU64; ENDS.len()],
+    images_removed: AtomicU64,
+    images_freed_bytes: AtomicU64,
+    disk_used_percent: AtomicU64,
 }
 
 /// How ends are counted.
@@ -42,7 +45,16 @@ struct Recorded {
 impl Default for Metrics {
     fn default() -> Self {
         let times = Times::default;
-        Self { clone: times(), exec: times(), start: times(), sync: times(), ends: Default::default() }
+        Self {
+            clone: times(),
+            exec: times(),
+            start: times(),
+            sync: times(),
+            ends: Default::default(),
+            images_removed: AtomicU64::default(),
+            images_freed_bytes: AtomicU64::default(),
+            disk_used_percent: AtomicU64::default(),
+        }
     }
 }
 
@@ -91,6 +103,17 @@ impl Metrics {
         self.ends[index].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So much of the disk that has ROOT is in use.
+    pub fn disk_used(&self, percent: u64) {
+        self.disk_used_percent.store(percent, Ordering::Relaxed);
+    }
+
+    /// Images were removed as the disk was filling.
+    pub fn images_removed(&self, count: u64, freed_bytes: u64) {
+        self.images_removed.fetch_add(count, Ordering::Relaxed);
+        self.images_freed_bytes.fetch_add(freed_bytes, Ordering::Relaxed);
+    }
+
     /// The journal was synced.
     pub fn synced(&self, took: Duration) {
         self.sync.add(took.as_micros() as u64);
@@ -108,6 +131,15 @@ impl Metrics {
         gauge("celda_draining", "1 when the cell takes no more work.", look.is_draining.into());
         gauge("celda_journal_bytes", "Bytes of the journal.", look.journal_bytes);
         gauge("celda_jobs_waiting", "Jobs that wait for a worker.", jobs_count as u64);
+        let percent = self.disk_used_percent.load(Ordering::Relaxed);
+        gauge("celda_disk_used_percent", "Of the disk that has ROOT, when it was looked at last.", percent);
+        for (name, help, value) in [
+            ("celda_images_removed_total", "Images removed as the disk was filling.", &self.images_removed),
+            ("celda_images_freed_bytes_total", "Bytes that this freed.", &self.images_freed_bytes),
+        ] {
+            let value = value.load(Ordering::Relaxed);
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
+        }
         for (kind, resources) in [("capacity", books.capacity()), ("free", books.free())] {
             let _ = writeln!(
                 out,

@@ -14,6 +14,7 @@
 //! | [`core`] | events to machines, machines' effects to workers |
 //! | [`wish`], [`wish_health`] | a message of the API as checked types |
 //! | [`image`], [`place`] | what a container runs from and in |
+//! | [`image_gc`] | images go before the disk is full |
 //! | [`health`] | whether an instance has come up, lives and is ready |
 //! | [`logs`] | what instances write, in bounded files |
 //! | [`network`] | prepared network namespaces; no instance asks for one yet |
@@ -32,6 +33,7 @@ pub mod events;
 pub mod health;
 pub mod holder;
 pub mod image;
+pub mod image_gc;
 pub mod instance;
 pub mod journal;
 pub mod lock;

@@ -116,7 +116,8 @@ impl Place {
         container: &str,
     ) -> Result<Self> {
         let (uids, gids) = spec::id_mappings(&wish.flags.userns)?;
-        let spare = if uids.is_empty() { image.roots.take() } else { None };
+        let is_usual = uids.is_empty() && wish.disk_bytes.is_none();
+        let spare = if is_usual { image.roots.take() } else { None };
         let mut root = match spare {
             Some(mut root) => {
                 // By its name an agent that adopts the container finds the layer.
@@ -128,7 +129,8 @@ impl Place {
             }
             None => {
                 let place = (ground.layers.as_path(), container);
-                root::create(ground.images.ladder(), image.lower.as_fd(), (&uids, &gids), place)?
+                let ids = (&uids[..], &gids[..]);
+                root::create(ground.images.ladder(), image.lower.as_fd(), ids, place, wish.disk_bytes)?
             }
         };
         match Self::fill(ground, &image, wish, id, &mut root) {

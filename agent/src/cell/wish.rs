@@ -4,6 +4,7 @@ use celda_api::cell::v1;
 use celda_auction::demand::AppId;
 use celda_auction::{Demand, Resources};
 use celda_layerfs::Digest;
+use celda_layerfs::mount::check_disk_limit;
 use celda_layerfs::pull::PullPolicy;
 use celda_layerfs::reference::Reference;
 use prost::Message as _;
@@ -43,6 +44,8 @@ pub struct Wish {
     pub policy: Policy,
     /// What it takes of the ledger.
     pub resources: Resources,
+    /// What its writable layer may hold, if there is a limit.
+    pub disk_bytes: Option<u64>,
     /// How its health is looked at.
     pub health: wish_health::Wanted,
     /// How long it is kept after its end, in milliseconds; none: as the cell keeps instances.
@@ -78,7 +81,8 @@ impl Wish {
             v1::Pull::Never => PullPolicy::Never,
             v1::Pull::Missing | v1::Pull::Unspecified => PullPolicy::Missing,
         };
-        let resources = resources(&message)?;
+        let disk_bytes = disk_bytes(&message)?;
+        let resources = resources(&message, disk_bytes)?;
         let result_ttl_ms = match (message.task, message.result_ttl_s) {
             (false, _) => None,
             (true, 0) => Some(defaults.task_result_ttl_s * 1000),
@@ -91,6 +95,7 @@ impl Wish {
             flags: flags(&message)?,
             policy: policy(&message, defaults)?,
             resources,
+            disk_bytes,
             health: wish_health::read(message.health.as_ref())?,
             result_ttl_ms,
             message,
@@ -139,12 +144,24 @@ pub fn check_app(app: &str) -> Result<(), String> {
     Err(format!("an app's name has at most {NAME_BYTES_MAX} bytes and no control characters"))
 }
 
-fn resources(message: &v1::Spec) -> Result<Resources, String> {
+/// The limit of the writable layer, if there is one.
+fn disk_bytes(message: &v1::Spec) -> Result<Option<u64>, String> {
+    let bytes = message.limits.as_ref().map_or(0, |limits| limits.disk_bytes);
+    if bytes == 0 {
+        return Ok(None);
+    }
+    check_disk_limit(bytes).map_err(|why| format!("limits.disk_bytes: {why}"))?;
+    Ok(Some(bytes))
+}
+
+fn resources(message: &v1::Spec, disk_bytes: Option<u64>) -> Result<Resources, String> {
     let given = message.resources.unwrap_or_default();
+    // What it may write is taken: the disk has to have it.
+    let disk_mib = u32::try_from(disk_bytes.unwrap_or(0).div_ceil(1 << 20)).unwrap_or(u32::MAX);
     let resources = Resources {
         cpu_milli: given.cpu_milli,
         memory_mib: given.memory_mib,
-        disk_mib: given.disk_mib,
+        disk_mib: given.disk_mib.max(disk_mib),
         containers: given.containers.max(1),
         ports: given.ports,
     };
@@ -350,6 +367,22 @@ mod tests {
         let process = v1::Process { env: vec!["PATH".into(), "A=1".into()], ..v1::Process::default() };
         let wish = read(v1::Spec { process: Some(process), ..spec() }).expect("a wish");
         assert_eq!(wish.flags.env, ["A=1"]);
+    }
+
+    #[test]
+    fn a_limit_of_the_disk_is_taken_off_the_ledger() {
+        let disk = |disk_bytes, disk_mib| {
+            let limits = Some(v1::Limits { disk_bytes, ..v1::Limits::default() });
+            let resources = Some(celda_api::auction::v1::Resources { disk_mib, ..Default::default() });
+            read(v1::Spec { limits, resources, ..spec() })
+        };
+        let taken = |disk_bytes, disk_mib| disk(disk_bytes, disk_mib).expect("a wish").resources.disk_mib;
+        assert_eq!(taken(0, 5), 5);
+        assert_eq!(taken((64 << 20) + 1, 5), 65);
+        assert_eq!(taken(64 << 20, 100), 100, "the spec says more");
+        assert_eq!(disk(64 << 20, 0).expect("a wish").disk_bytes, Some(64 << 20));
+        let error = disk(1, 0).expect_err("too small");
+        assert!(error.contains("limits.disk_bytes"), "{error}");
     }
 
     #[test]

@@ -212,6 +212,7 @@ fn limits(args: &RunArgs) -> v1::Limits {
         pids: args.pids_limit.and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
         ulimits: texts(&args.ulimit),
         oom_score_adj: args.oom_score_adj.unwrap_or(0),
+        disk_bytes: args.disk_bytes().unwrap_or(0),
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) fn main(context: &Context, args: &EventsArgs) -> Result<ExitCode> {
     client.watch(request, |message| {
         let v1::WatchResponse { events, token } = message;
         events.iter().all(|event| {
-            let Some(instance) = &event.instance else { return true };
+            let Some(instance) = &event.instance else { return image_gone(context, event, &token) };
             let line = if context.global.json {
                 let value =
                     serde_json::json!({"atMs": event.at_ms, "token": token, "instance": instance_value(instance)});
@@ -30,6 +30,28 @@ pub(super) fn main(context: &Context, args: &EventsArgs) -> Result<ExitCode> {
         })
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows an image that the cell removed; whether there is still a reader.
+fn image_gone(context: &Context, event: &v1::Event, token: &str) -> bool {
+    let Some(v1::ImageGone { manifest, names, last_use_s, used_percent }) = &event.image_gone else {
+        return true;
+    };
+    let line = if context.global.json {
+        let image = serde_json::json!({
+            "manifest": manifest, "names": names, "lastUseS": last_use_s, "usedPercent": used_percent,
+        });
+        let value = serde_json::json!({"atMs": event.at_ms, "token": token, "imageGone": image});
+        output::json_printable(&value.to_string())
+    } else {
+        let (seconds, ms) = (event.at_ms / 1000, event.at_ms % 1000);
+        let words = names.join(" ");
+        output::printable(&format!(
+            "{seconds}.{ms:03} image {manifest} removed: the disk is {used_percent} % full; {words}"
+        ))
+        .into_owned()
+    };
+    writeln!(std::io::stdout(), "{line}").is_ok()
 }
 
 fn words(at_ms: u64, instance: &v1::Instance) -> String {

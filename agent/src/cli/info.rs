@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use celda_layerfs::io;
+use celda_layerfs::mount::DiskLimits;
 use serde_json::json;
 
 use super::context::Context;
@@ -14,6 +15,7 @@ pub(super) fn main(context: &Context) -> Result<ExitCode> {
     let (store, ladder) = context.store_and_ladder()?;
     let ladder = ladder.info();
     let ring = io::probe_ring();
+    let disk = DiskLimits::probe(store.root());
     let path = |by_ring: bool| if by_ring && ring.is_available { "ring" } else { "threads" };
     let value = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -27,6 +29,7 @@ pub(super) fn main(context: &Context) -> Result<ExitCode> {
             "verify_reads": path(store.options().io.reads_by_ring()),
             "why": (!ring.is_available).then_some(&ring.reason),
         },
+        "disk_limits": {"way": disk.words(), "why": disk.why},
         "cgroup": cgroup(),
         "images_count": store.images()?.len(),
     });
@@ -80,13 +83,14 @@ fn print(value: &serde_json::Value) {
         ("  shared page cache", "/mount/inode_share"),
         ("layers written by", "/io/writes"),
         ("  verified by", "/io/verify_reads"),
+        ("disk limits", "/disk_limits/way"),
         ("cgroup", "/cgroup/path"),
         ("  controllers", "/cgroup/controllers"),
     ];
     for (name, pointer) in rows {
         output::line(&format!("{name:<21}{}", text(pointer)));
     }
-    for pointer in ["/mount/why", "/io/why", "/cgroup/why", "/cgroup/missing"] {
+    for pointer in ["/mount/why", "/io/why", "/disk_limits/why", "/cgroup/why", "/cgroup/missing"] {
         let reasons = match value.pointer(pointer) {
             Some(serde_json::Value::Array(list)) => list.clone(),
             Some(serde_json::Value::String(text)) => vec![text.clone().into()],

@@ -55,7 +55,9 @@ impl<'a> Place<'a> {
         let lease = store.lease(record)?;
         let containers = store.root().join("containers");
         let (uids, gids) = spec::id_mappings(&args.userns.meant)?;
-        let spare = if uids.is_empty() { ladder.take_root(&record.chain_id, &containers, id) } else { None };
+        let limit_bytes = args.disk_bytes();
+        let is_usual = uids.is_empty() && limit_bytes.is_none();
+        let spare = if is_usual { ladder.take_root(&record.chain_id, &containers, id) } else { None };
         let pinned = spare
             .as_ref()
             .and_then(Root::key)
@@ -69,7 +71,7 @@ impl<'a> Place<'a> {
             Some(root) => root,
             None => {
                 let lower = ladder.shared_image(&record.chain_id, lease.source(), lease.tars())?;
-                root::create(ladder, lower.as_fd(), (&uids, &gids), (&containers, id))?
+                root::create(ladder, lower.as_fd(), (&uids, &gids), (&containers, id), limit_bytes)?
             }
         };
         Ok(Self { ladder, record, root, network, used: None, _lease: lease })

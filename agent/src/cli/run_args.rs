@@ -10,7 +10,7 @@ use super::args::SourceArgs;
 use super::cell_args::CellArgs;
 use crate::sandbox::idmap::Userns;
 use crate::sandbox::rlimit::Ulimit;
-use crate::spec::size::{Cpus, DeviceRate, MemorySwap, Size};
+use crate::spec::size::{Cpus, DeviceRate, MemorySwap, Size, StorageOpt};
 use crate::spec::volume::{Tmpfs, Volume};
 use crate::spec::{Network, RunFlags, SecurityOpt};
 
@@ -154,6 +154,9 @@ pub struct RunArgs {
     /// Operations a second that write a device; repeatable
     #[arg(long, value_name = "DEVICE:COUNT", help_heading = "Limits")]
     pub device_write_iops: Vec<DeviceRate>,
+    /// What the container may write outside its volumes, size=BYTES, such as size=10G
+    #[arg(long, value_name = "size=BYTES", help_heading = "Limits")]
+    pub storage_opt: Option<StorageOpt>,
     /// Resource limit, such as nofile=1024:2048; repeatable
     #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Limits")]
     pub ulimit: Vec<Given<Ulimit>>,
@@ -261,6 +264,11 @@ impl RunArgs {
     /// Command and arguments instead of the image's own; empty when none were given.
     pub fn command(&self) -> &[String] {
         self.image_and_command.get(1..).unwrap_or_default()
+    }
+
+    /// What the container may write outside its volumes, if there is a limit.
+    pub fn disk_bytes(&self) -> Option<u64> {
+        self.storage_opt.map(|StorageOpt::Size(size)| size.0)
     }
 
     /// The flags as the spec's builder takes them, for the container `id`.

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use celda_layerfs::mount::check_disk_limit;
+
 use super::FlagError;
 
 /// The smallest `--memory`: below it not even an `execve` succeeds (Docker's own bound).
@@ -114,9 +116,38 @@ impl FromStr for DeviceRate {
     }
 }
 
+/// An option of the writable layer, as Docker writes it: `size=10G` is what it may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StorageOpt {
+    /// So many bytes, within what layerfs can keep.
+    Size(Size),
+}
+
+impl FromStr for StorageOpt {
+    type Err = FlagError;
+
+    fn from_str(text: &str) -> Result<Self, FlagError> {
+        let wrong = || FlagError::new("--storage-opt", text, "write size= and 16m to 1t, as size=10G");
+        let size: Size = text.strip_prefix("size=").ok_or_else(wrong)?.parse().map_err(|_| wrong())?;
+        check_disk_limit(size.0).map_err(|_| wrong())?;
+        Ok(Self::Size(size))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_layers_size_as_docker_writes_it() {
+        assert_eq!("size=10G".parse(), Ok(StorageOpt::Size(Size(10 << 30))));
+        for wrong in
+            ["", "size", "size=", "10G", "size=0", "size=15m", "size=2t", "Size=1g", "dm.basesize=1g"]
+        {
+            let error = wrong.parse::<StorageOpt>().expect_err(wrong);
+            assert!(error.to_string().contains("size=10G"), "{error}");
+        }
+    }
 
     #[test]
     fn device_rates_as_docker_writes_them() {

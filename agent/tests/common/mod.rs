@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 mod leftovers;
+mod small_disk;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 pub(crate) use leftovers::Leftovers;
+pub(crate) use small_disk::SmallDisk;
 
 /// Whether privileged tests can run here; says so when not, and panics when they must.
 pub(crate) fn privileged(test: &str) -> bool {
@@ -39,24 +41,35 @@ pub(crate) fn busybox(test: &str) -> Option<PathBuf> {
 
 /// The `celda` command with a store of its own.
 pub(crate) struct Celda {
+    /// What its store is on, if that is a filesystem of its own. Goes before the directory.
+    disk: Option<SmallDisk>,
     directory: TempDir,
 }
 
 impl Celda {
     pub(crate) fn new() -> Self {
-        let celda = Self { directory: tempfile::tempdir().expect("a temporary directory") };
+        let celda = Self { disk: None, directory: tempfile::tempdir().expect("a temporary directory") };
         fs::create_dir(celda.directory.path().join("files")).expect("a directory for the test's files");
         celda
     }
 
     /// A store that has the image `image()`, from a layout beside it; `None` where the test is to be skipped.
     pub(crate) fn with_image(test: &str) -> Option<Self> {
-        if !privileged(test) {
-            return None;
-        }
+        privileged(test).then(Self::new)?.filled(test)
+    }
+
+    /// The same on a disk of its own, of so many MiB, which can be filled.
+    pub(crate) fn with_image_on(test: &str, disk_mib: u64) -> Option<Self> {
+        let mut celda = privileged(test).then(Self::new)?;
+        fs::create_dir(celda.root()).expect("a directory for the store");
+        celda.disk = Some(SmallDisk::mount(test, celda.directory(), &celda.root(), disk_mib)?);
+        celda.filled(test)
+    }
+
+    fn filled(self, test: &str) -> Option<Self> {
+        let celda = self;
         let busybox = busybox(test)?;
         let busybox = busybox.to_str().expect("a plain path");
-        let celda = Self::new();
         let files = [format!("{busybox}:/bin/busybox"), format!("{busybox}:/bin/sh")];
         let image = celda.image();
         celda.ok(&["pack", &image, &files[0], &files[1], "--cmd", "/bin/sh"]);

@@ -2,8 +2,8 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::ops::Deref;
-use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use celda_api::cell::v1;
 use celda_api::cell::v1::cell_client::CellClient;
@@ -41,20 +41,25 @@ impl Cell {
 
     /// A cell with further limits.
     pub(crate) fn up_within(test: &str, limits: &'static str) -> Option<Self> {
-        let celda = Celda::with_image(test)?;
+        Some(Self::on(Celda::with_image(test)?, limits))
+    }
+
+    /// A cell with further limits, whose store is on a disk of so many MiB.
+    pub(crate) fn up_on_disk(test: &str, disk_mib: u64, limits: &'static str) -> Option<Self> {
+        Some(Self::on(Celda::with_image_on(test, disk_mib)?, limits))
+    }
+
+    fn on(celda: Celda, limits: &'static str) -> Self {
         let before = celda.leftovers();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut cell = Self { celda, agent: None, before, limits, runtime };
         cell.begin();
-        Some(cell)
+        cell
     }
 
     /// Starts the agent and waits until it is up.
     pub(crate) fn begin(&mut self) {
-        let config = self.files().join("agent.toml");
-        let text = format!("[capacity]\ncontainers = 400\n[limits]\nworkers_count = 4\n{}\n", self.limits);
-        std::fs::write(&config, text).unwrap();
-        let mut command = self.command(&["agent", "--config", config.to_str().unwrap()]);
+        let mut command = self.agent_command();
         let mut agent = command.env("CELDA_LOG", "info").stderr(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(agent.stderr.take().unwrap());
         let mut all = String::new();
@@ -64,6 +69,45 @@ impl Cell {
         // Whatever else it says must not block it.
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::stderr()));
         self.agent = Some(agent);
+    }
+
+    /// Starts the agent and kills it so much later, up or not.
+    pub(crate) fn begin_and_kill(&mut self, after: Duration) {
+        self.agent = Some(self.agent_command().stderr(Stdio::null()).spawn().unwrap());
+        let kill_at = Instant::now() + after;
+        while Instant::now() < kill_at {
+            std::thread::yield_now();
+        }
+        self.kill();
+    }
+
+    /// The process id of the agent that is up.
+    pub(crate) fn agent_pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
+    }
+
+    /// Whether this machine keeps limits by these controllers; says so when not.
+    pub(crate) fn keeps(&self, test: &str, wanted: &[&str]) -> bool {
+        let described =
+            self.runtime.block_on(self.client().describe(v1::DescribeRequest {})).unwrap().into_inner();
+        let missing: Vec<_> =
+            wanted.iter().filter(|one| !described.controllers.iter().any(|has| has == *one)).collect();
+        let what = format!("{test} needs cgroup v2 with {missing:?}");
+        assert!(
+            missing.is_empty() || std::env::var("CELDA_REQUIRE_CONTROLLERS").as_deref() != Ok("1"),
+            "{what}"
+        );
+        if !missing.is_empty() {
+            println!("skipped: {what}");
+        }
+        missing.is_empty()
+    }
+
+    fn agent_command(&self) -> Command {
+        let config = self.files().join("agent.toml");
+        let text = format!("[capacity]\ncontainers = 400\n[limits]\nworkers_count = 4\n{}\n", self.limits);
+        std::fs::write(&config, text).unwrap();
+        self.command(&["agent", "--config", config.to_str().unwrap()])
     }
 
     /// `kill -9`.

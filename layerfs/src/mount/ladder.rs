@@ -86,7 +86,7 @@ pub struct LadderInfo {
 impl Ladder {
     /// Probes for the store at `root`, without a cache. Never fails: the lowest rung needs nothing.
     pub fn probe(root: &Path) -> Self {
-        Self::probe_with(root, Key::here(root), PathBuf::from("/run/celda"))
+        Self::probe_with(root, Key::here(root), PathBuf::from("/run/celda")).0
     }
 
     /// The cached answer in `run` if it is about this kernel, boot, user and store; otherwise a probe, cached.
@@ -100,14 +100,18 @@ impl Ladder {
             ladder.run = run.to_path_buf();
             return ladder;
         }
-        let ladder = Self::probe_with(root, key, run.to_path_buf());
-        write_cache(run, &ladder);
+        let (ladder, is_tried) = Self::probe_with(root, key, run.to_path_buf());
+        // On a full disk nothing is found out: the next one tries again.
+        if is_tried {
+            write_cache(run, &ladder);
+        }
         ladder
     }
 
-    fn probe_with(root: &Path, key: Key, run: PathBuf) -> Self {
+    fn probe_with(root: &Path, key: Key, run: PathBuf) -> (Self, bool) {
         let found = probe::probe(root);
-        Self { rung: found.rung, why: found.why, overlay: found.overlay, key, run }
+        let is_tried = found.is_tried;
+        (Self { rung: found.rung, why: found.why, overlay: found.overlay, key, run }, is_tried)
     }
 
     /// This ladder with another rung, for tests and for `--rung`-like choices of a caller.

@@ -1,15 +1,16 @@
 //! The container's root: the image beneath, a writable layer above, one overlay mount.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
-use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
 use super::context::{Context, Refusal, Refused};
 use super::ladder::Ladder;
+use super::writable::WritableLayer;
 use crate::sys::mount_setattr::{MountAttributes, mount_setattr};
 use crate::{Error, Result};
 
@@ -56,6 +57,29 @@ impl Ladder {
         upper: Option<&Path>,
         user_namespace: Option<BorrowedFd<'_>>,
     ) -> Result<OwnedFd> {
+        self.overlay_in(lower, (upper, None), user_namespace)
+    }
+
+    /// [`overlay_mapped`](Self::overlay_mapped) with a layer that may have a limit.
+    ///
+    /// # Errors
+    /// As `overlay_mapped`.
+    pub fn overlay_layer(
+        &self,
+        lower: BorrowedFd<'_>,
+        layer: &WritableLayer,
+        user_namespace: Option<BorrowedFd<'_>>,
+    ) -> Result<OwnedFd> {
+        self.overlay_in(lower, (Some(layer.path()), layer.mount()), user_namespace)
+    }
+
+    /// `space` is the filesystem that `upper` and `work` are in, if it is not that of the layer's directory.
+    fn overlay_in(
+        &self,
+        lower: BorrowedFd<'_>,
+        (upper, space): (Option<&Path>, Option<BorrowedFd<'_>>),
+        user_namespace: Option<BorrowedFd<'_>>,
+    ) -> Result<OwnedFd> {
         let mapped = match user_namespace {
             Some(namespace) => Some(
                 map_ids(lower, namespace)
@@ -75,17 +99,53 @@ impl Ladder {
         } else {
             None
         };
+        let held = match space {
+            Some(space) if attached.is_some() => {
+                let held = Attached::at(space, layer.join(SPACE_POINT));
+                Some(held.map_err(|refusal| refusal.at("attach the space of", layer, OVERLAY_HINT))?)
+            }
+            _ => None,
+        };
+        let (place, beneath) = match (&held, space) {
+            (Some(held), _) => (CWD, held.point.as_path()),
+            (None, Some(space)) => (space, Path::new("")),
+            (None, None) => (CWD, layer),
+        };
         let open = |name: &str| {
-            let path = layer.join(name);
+            let path = beneath.join(name);
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(CWD, &path, flags, Mode::empty())
-                .map_err(|errno| Error::io("open", path)(errno.into()))
+            rustix::fs::openat(place, &path, flags, Mode::empty())
+                .map_err(|errno| Error::io("open", layer.join(name))(errno.into()))
         };
         let (upper, work) = (open("upper")?, open("work")?);
         inherit_root(shown, upper.as_fd()).map_err(Error::io("prepare", layer.join("upper")))?;
         let lower = attached.as_ref().map_or(shown, |attached| attached.as_fd());
         mount_overlay(self, Layers { lower, upper: upper.as_fd(), work: work.as_fd() })
             .map_err(|refusal| refusal.at("mount overlay with", layer, OVERLAY_HINT))
+    }
+}
+
+/// Where a layer's own filesystem is attached for as long as it takes to mount an overlay over it.
+const SPACE_POINT: &str = "space";
+
+/// A mount that is attached in the calling thread's private mount namespace until this is dropped. The overlay keeps what
+/// it needs of it.
+struct Attached {
+    point: PathBuf,
+}
+
+impl Attached {
+    fn at(mount: BorrowedFd<'_>, point: PathBuf) -> Refused<Self> {
+        rustix::fs::mkdir(&point, Mode::RWXU).map_err(Refusal::of)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(mount, "", CWD, &point, flags).map_err(Refusal::of)?;
+        Ok(Self { point })
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.point, UnmountFlags::DETACH);
     }
 }
 

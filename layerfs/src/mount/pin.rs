@@ -88,6 +88,20 @@ impl Ladder {
         Ok(count)
     }
 
+    /// Takes the pin of one chain of layers away, and the spare roots over it, so that nothing keeps the space of its
+    /// files but containers that run.
+    pub fn unpin_image(&self, chain_id: &Digest) {
+        let keys = self.drop_spares_of(&self.spares(chain_id));
+        for pin in fs::read_dir(self.pins()).into_iter().flatten().flatten().map(|pin| pin.path()) {
+            let name = pin.file_name().unwrap_or_default().to_string_lossy();
+            if keys.iter().any(|key| name.strip_suffix(key.as_str()).is_some_and(|what| what.ends_with('-')))
+            {
+                unpin(&pin);
+            }
+        }
+        unpin(&self.pins().join(chain_id.hex()));
+    }
+
     pub(super) fn pins(&self) -> PathBuf {
         self.run().join("mounts")
     }

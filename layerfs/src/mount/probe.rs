@@ -38,6 +38,8 @@ pub(super) struct Found {
     pub(super) rung: Rung,
     pub(super) why: Vec<String>,
     pub(super) overlay: OverlayAbilities,
+    /// It could be tried: it was not for want of room or permission that a lower rung was taken.
+    pub(super) is_tried: bool,
 }
 
 /// The two files of the tiny image, without names.
@@ -49,7 +51,9 @@ struct Tiny {
 /// Goes down the ladder until a rung works. The lowest needs nothing.
 pub(super) fn probe(root: &Path) -> Found {
     let mut why = Vec::new();
-    let (rung, lower) = match tiny_image(root) {
+    let tiny = tiny_image(root);
+    let is_tried = tiny.is_ok();
+    let (rung, lower) = match tiny {
         Ok(tiny) => climb(&tiny, &mut why),
         Err(error) => {
             why.push(format!(
@@ -61,7 +65,7 @@ pub(super) fn probe(root: &Path) -> Found {
         }
     };
     let overlay = probe_overlay(root, lower.as_ref().map(|lower| lower.as_fd()), &mut why);
-    Found { rung, why, overlay }
+    Found { rung, why, overlay, is_tried }
 }
 
 /// The best rung that mounts and reads the tiny image, and its mount.

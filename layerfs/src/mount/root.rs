@@ -69,12 +69,15 @@ impl Root {
         &self.overlay
     }
 
-    /// Remembers what the layer holds: all that is there now is of no container. Without it no root is spare.
+    /// Remembers what the layer holds: all that is there now is of no container. Without it no root is spare, and one
+    /// with a limit never is: the next container may have another.
     ///
     /// # Errors
     /// [`Error::Io`] where the layer cannot be read.
     pub fn settle(&mut self) -> Result<()> {
-        self.settled = self.look()?;
+        if !self.layer.is_limited() {
+            self.settled = self.look()?;
+        }
         Ok(())
     }
 

@@ -107,19 +107,28 @@ impl Ladder {
     pub(super) fn drop_spares(&self) {
         let Ok(chains) = fs::read_dir(self.run().join("spares")) else { return };
         for chain in chains.flatten().map(|chain| chain.path()) {
-            for token in fs::read_dir(&chain).into_iter().flatten().flatten() {
-                if let Some(layer) = claim(&token.path())
-                    && let (Some(containers), Some(name)) = (layer.parent(), layer.file_name())
-                    && let Err(error) = super::remove_container(containers, &name.to_string_lossy())
-                {
-                    tracing::warn!(%error, "a spare root's writable layer was left behind");
-                }
-            }
-            let _ = fs::remove_dir(chain);
+            self.drop_spares_of(&chain);
         }
     }
 
-    fn spares(&self, chain_id: &Digest) -> PathBuf {
+    /// The layers of one chain's spare roots; answers the keys that their pins are named by.
+    pub(super) fn drop_spares_of(&self, chain: &Path) -> Vec<String> {
+        let mut keys = Vec::new();
+        for token in fs::read_dir(chain).into_iter().flatten().flatten() {
+            if let Some(layer) = claim(&token.path())
+                && let (Some(containers), Some(name)) = (layer.parent(), layer.file_name())
+            {
+                keys.extend(key_of(&token.path()));
+                if let Err(error) = super::remove_container(containers, &name.to_string_lossy()) {
+                    tracing::warn!(%error, "a spare root's writable layer was left behind");
+                }
+            }
+        }
+        let _ = fs::remove_dir(chain);
+        keys
+    }
+
+    pub(super) fn spares(&self, chain_id: &Digest) -> PathBuf {
         self.run().join("spares").join(chain_id.hex())
     }
 }

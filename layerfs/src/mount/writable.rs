@@ -1,7 +1,7 @@
 //! A container's writable layer: `containers/<id>/{upper,work}`, held by a lock while the container lives.
 //!
 //! The lock is a flock(2) on the directory itself: it ends with its last holder however that dies, so a layer
-//! whose lock is free belongs to nobody and can be swept.
+//! whose lock is free belongs to nobody and can be swept. One with a limit has its `upper` and `work` where limit.rs says.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::limit::{DiskLimit, Space};
+use super::quota;
 use crate::directory::remove_path;
 use crate::{Error, Result};
 
@@ -24,6 +26,7 @@ const SWEEP_COUNT: usize = 65_536;
 pub struct WritableLayer {
     path: PathBuf,
     lock: OwnedFd,
+    space: Space,
 }
 
 impl WritableLayer {
@@ -32,12 +35,49 @@ impl WritableLayer {
     /// # Errors
     /// [`Error::Io`]: the id is taken (`EEXIST`) or no file name, the disk is full, no permission.
     pub fn create(containers: &Path, id: &str) -> Result<Self> {
+        let fill = |lock: &OwnedFd| make_places(lock.as_fd());
+        let (path, lock) = Self::begin(containers, id, fill)?;
+        Ok(Self { path, lock, space: Space::Free })
+    }
+
+    /// [`create`](Self::create) for a layer that may hold so much and no more.
+    ///
+    /// # Errors
+    /// As `create`; [`Error::Io`] where a limit is not possible or cannot be kept here, with what would mend it,
+    /// [`Error::Mount`]. Nothing is left behind.
+    pub fn create_limited(containers: &Path, id: &str, limit: DiskLimit) -> Result<Self> {
+        let is_there = |lock: &OwnedFd| match rustix::fs::fstat(lock)?.st_nlink {
+            0 => Err(Errno::NOENT),
+            _ => Ok(()),
+        };
+        let (path, lock) = Self::begin(containers, id, is_there)?;
+        let mut layer = Self { path, lock, space: Space::Free };
+        let made = Space::limited(layer.lock(), &layer.path, limit).and_then(|space| {
+            layer.space = space;
+            let filled = make_places(layer.space.mount().unwrap_or(layer.lock()));
+            filled.map_err(|errno| Error::io("create writable layer", &layer.path)(errno.into()))
+        });
+        match made {
+            Ok(()) => Ok(layer),
+            Err(error) => {
+                layer.remove()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// `containers/<id>`, locked and begun by `fill`.
+    fn begin(
+        containers: &Path,
+        id: &str,
+        fill: impl Fn(&OwnedFd) -> rustix::io::Result<()>,
+    ) -> Result<(PathBuf, OwnedFd)> {
         let path = layer_path(containers, id)?;
         let mut answer = Err(Errno::NOENT);
         for _ in 0..CREATE_ATTEMPTS_COUNT {
-            answer = make_locked(&path);
+            answer = make_locked(&path, &fill);
             match answer {
-                Ok(lock) => return Ok(Self { path, lock }),
+                Ok(lock) => return Ok((path, lock)),
                 Err(Errno::NOENT) => {}
                 Err(_) => break,
             }
@@ -60,7 +100,7 @@ impl WritableLayer {
         }
         // Locked, so no sweep removes it any more; one that was faster leaves nothing to rename.
         fs::rename(path, &name).map_err(Error::io("rename writable layer", path))?;
-        Ok(Self { path: name, lock })
+        Ok(Self { path: name, lock, space: Space::Free }) // spare: one without a limit
     }
 
     /// Renames the layer to `containers/<id>`. What is mounted from it stays so.
@@ -84,12 +124,38 @@ impl WritableLayer {
         self.lock.as_fd()
     }
 
+    /// Whether it may hold so much and no more.
+    pub fn is_limited(&self) -> bool {
+        !matches!(self.space, Space::Free)
+    }
+
+    /// Where `upper` is, for `*at` system calls.
+    pub fn upper(&self) -> (BorrowedFd<'_>, PathBuf) {
+        self.place("upper")
+    }
+
+    /// Where `upper` or `work` is.
+    pub(super) fn place(&self, name: &str) -> (BorrowedFd<'_>, PathBuf) {
+        match self.space.mount() {
+            Some(mount) => (mount, name.into()),
+            None => (CWD, self.path.join(name)),
+        }
+    }
+
+    /// The filesystem that `upper` and `work` are in, if they have one of their own.
+    pub(super) fn mount(&self) -> Option<BorrowedFd<'_>> {
+        self.space.mount()
+    }
+
     /// Deletes the layer and all in it.
     ///
     /// # Errors
     /// As [`remove_container`], less the lock.
     pub fn remove(self) -> Result<()> {
-        remove_path(&self.path).map_err(Error::io("delete writable layer", &self.path))
+        let Self { path, lock, space } = self;
+        let project = if let Space::Project(project) = space { Some(project) } else { None };
+        drop(space); // a filesystem of its own goes first, with the blocks of its file
+        remove_layer_at(path, &lock, project)
     }
 }
 
@@ -108,10 +174,19 @@ fn remove_layer(path: PathBuf) -> Result<()> {
         Err(errno) => return Err(Error::io("open", path)(errno.into())),
     };
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => remove_path(&path).map_err(Error::io("delete writable layer", path)),
+        Ok(()) => remove_layer_at(path, &lock, quota::project(lock.as_fd())),
         Err(Errno::WOULDBLOCK) => Err(Error::LayerInUse { path }),
         Err(errno) => Err(Error::io("lock", path)(errno.into())),
     }
+}
+
+/// Deletes a layer that is locked; a project that it was is free then.
+fn remove_layer_at(path: PathBuf, lock: &OwnedFd, project: Option<u32>) -> Result<()> {
+    let removed = remove_path(&path).map_err(Error::io("delete writable layer", path));
+    if let (Some(project), Ok(())) = (project, &removed) {
+        quota::end(lock.as_fd(), project);
+    }
+    removed
 }
 
 /// The ids of containers whose directory is there and held by no live process: ended and kept, or orphaned.
@@ -155,16 +230,31 @@ pub fn sweep_containers(containers: &Path) -> Result<usize> {
 }
 
 /// Creates, locks and fills one layer. `ENOENT`: no parent, or a sweep was faster than the lock.
-fn make_locked(path: &Path) -> rustix::io::Result<OwnedFd> {
+fn make_locked(
+    path: &Path,
+    fill: impl Fn(&OwnedFd) -> rustix::io::Result<()>,
+) -> rustix::io::Result<OwnedFd> {
     rustix::fs::mkdir(path, Mode::RWXU)?;
     let lock = open_directory(CWD, path)?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => return Err(Errno::NOENT),
         answer => answer?,
     }
-    rustix::fs::mkdirat(&lock, "upper", Mode::from_raw_mode(0o755))?;
-    rustix::fs::mkdirat(&lock, "work", Mode::RWXU)?;
-    Ok(lock)
+    match fill(&lock) {
+        Ok(()) => Ok(lock),
+        Err(errno) => {
+            if errno != Errno::NOENT {
+                let _ = remove_path(path); // a full disk; otherwise a sweep takes it
+            }
+            Err(errno)
+        }
+    }
+}
+
+/// `upper` and `work`.
+fn make_places(place: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    rustix::fs::mkdirat(place, "upper", Mode::from_raw_mode(0o755))?;
+    rustix::fs::mkdirat(place, "work", Mode::RWXU)
 }
 
 /// `containers/<id>`, if the id is one plain file name.

@@ -20,6 +20,7 @@
 //! and removed in the reverse order, so a crash at any [`Step`] leaves whole images only.
 
 pub(crate) mod crash;
+mod evict;
 pub(crate) mod fault;
 mod gc;
 mod images;
@@ -55,6 +56,7 @@ use crate::io::IoChoice;
 use crate::{Digest, Limits, Result};
 
 pub use crash::Step;
+pub use evict::{Choice, ImageUse, choose};
 pub use gc::{GcReport, Unfreed};
 pub use images::NamedImage;
 pub use index::chain_id;

@@ -1,4 +1,4 @@
-//! Loop devices by `LOOP_CONFIGURE`: one ioctl from a file to a read-only block device.
+//! Loop devices by `LOOP_CONFIGURE`: one ioctl from a file to a block device.
 //!
 //! ```text
 //! /dev/loop-control --LOOP_CTL_GET_FREE--> n;   /dev/loop<n> --LOOP_CONFIGURE(file)--> attached, or EBUSY: next n
@@ -17,6 +17,8 @@ pub const LOOP_RACES_COUNT: u32 = 64;
 
 /// Bytes of a sector: the block size that tar indexes need.
 const SECTOR_BYTES: u32 = 512;
+/// Bytes of a block of a device that is written to: what a filesystem on it uses, and what any disk beneath takes directly.
+pub const BLOCK_BYTES: u32 = 4096;
 
 // linux/loop.h
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
@@ -69,6 +71,19 @@ impl LoopDevice {
     /// `ENOENT` without loop support in the kernel or `/dev`, `EACCES`/`EPERM` without privilege, `EBUSY` after
     /// [`LOOP_RACES_COUNT`] lost races, `EINVAL` where the filesystem beneath cannot back a loop device.
     pub fn attach(file: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::attach_with(file, false)
+    }
+
+    /// [`attach`](Self::attach) for a filesystem that is written to: the file is open for both, the blocks have
+    /// [`BLOCK_BYTES`]. Blocks that are discarded become holes of the file.
+    ///
+    /// # Errors
+    /// As `attach`.
+    pub fn attach_writable(file: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::attach_with(file, true)
+    }
+
+    fn attach_with(file: BorrowedFd<'_>, is_writable: bool) -> io::Result<Self> {
         let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
         for _ in 0..LOOP_RACES_COUNT {
             // SAFETY: `control` is open for the whole call; LOOP_CTL_GET_FREE takes no argument.
@@ -77,8 +92,8 @@ impl LoopDevice {
                 return Err(io::Error::last_os_error());
             }
             let path = PathBuf::from(format!("/dev/loop{number}"));
-            let device = OpenOptions::new().read(true).open(&path)?;
-            match configure(device.as_fd(), file) {
+            let device = OpenOptions::new().read(true).write(is_writable).open(&path)?;
+            match configure(device.as_fd(), file, is_writable) {
                 Ok(()) => return Ok(Self { path, _device: device }),
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
                 Err(error) => return Err(error),
@@ -89,10 +104,12 @@ impl LoopDevice {
 }
 
 /// `ioctl(device, LOOP_CONFIGURE, &config)`.
-fn configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<()> {
+fn configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>, is_writable: bool) -> io::Result<()> {
+    let (block_size, access) =
+        if is_writable { (BLOCK_BYTES, 0) } else { (SECTOR_BYTES, LO_FLAGS_READ_ONLY) };
     let config = LoopConfig {
         fd: file.as_raw_fd().unsigned_abs(),
-        block_size: SECTOR_BYTES,
+        block_size,
         info: LoopInfo {
             device: 0,
             inode: 0,
@@ -102,7 +119,7 @@ fn configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<()> {
             number: 0,
             encrypt_type: 0,
             encrypt_key_size: 0,
-            flags: LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO,
+            flags: access | LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO,
             file_name: [0; 64],
             crypt_name: [0; 64],
             encrypt_key: [0; 32],

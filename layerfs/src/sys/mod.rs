@@ -10,6 +10,7 @@ pub mod mount_setattr;
 pub mod namespace;
 #[cfg(feature = "ring")]
 pub mod page_buffer;
+pub mod project;
 pub mod writeback;
 
 /// The `errno` of the call that just failed on this thread.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use celda_api::cell::v1;
 use celda_api::cell::v1::outcome::Result as Outcome;
 use celda_auction::Resources;
+use celda_layerfs::reference::Reference;
 use tokio::sync::oneshot;
 
 use super::entry::{Entry, container};
@@ -98,6 +99,8 @@ pub enum Call {
         /// The answer; nothing when it does not run, and why.
         answer: oneshot::Sender<Result<Entrance, String>>,
     },
+    /// The images of instances that have not ended for good.
+    Images(oneshot::Sender<Vec<Reference>>),
     /// How the cell is.
     Look(oneshot::Sender<Look>),
 }
@@ -169,6 +172,20 @@ impl Held {
     }
 }
 
+/// Bytes that an instance's record has at most, but for its spec's: mostly its names.
+const RECORD_BYTES_MAX: u64 = 2 << 10;
+
+impl Call {
+    /// Bytes that the journal needs for what this begins; 0: it begins nothing.
+    pub(super) fn start_bytes(&self) -> u64 {
+        let Self::Start(wanted, _) = self else { return 0 };
+        // In base64 a spec is a third longer.
+        let of_one =
+            |one: &Wanted| one.wish.bytes.len() as u64 * 4 / 3 + one.ids.len() as u64 * RECORD_BYTES_MAX;
+        wanted.iter().map(of_one).sum::<u64>().max(1)
+    }
+}
+
 fn covers(has: &Resources, wants: &Resources) -> bool {
     has.cpu_milli >= wants.cpu_milli
         && has.memory_mib >= wants.memory_mib
@@ -200,8 +217,20 @@ impl Core {
             Call::Drain { grace_ms, cancel, answer } => self.drain(grace_ms, cancel, answer),
             Call::Logs { ids, app, answer } => drop(answer.send(self.written(&ids, &app))),
             Call::Enter { id, answer } => drop(answer.send(self.enter(&id))),
+            Call::Images(answer) => drop(answer.send(self.images())),
             Call::Look(answer) => drop(answer.send(self.look())),
         }
+    }
+
+    /// Answers a start with a refusal, and gives any other call back.
+    pub(super) fn refuse_start(&mut self, call: Call, why: &str) -> Option<Call> {
+        let Call::Start(wanted, answer) = call else { return Some(call) };
+        let refused =
+            |id: String| v1::Outcome { id, result: Outcome::Refused.into(), detail: why.to_owned() };
+        let outcomes = wanted.into_iter().flat_map(|wanted| wanted.ids).map(refused).collect();
+        let before = self.parts.events.last();
+        self.turn.answers.push(Box::new(move |_| drop(answer.send((outcomes, before)))));
+        None
     }
 
     /// Answers when the turn is journalled, or says that it is not.
@@ -428,6 +457,13 @@ impl Core {
     pub(super) fn set_draining(&mut self, draining: bool) {
         self.draining = draining;
         self.parts.books.service().set_draining(draining);
+    }
+
+    fn images(&self) -> Vec<Reference> {
+        let live = self.entries.values().filter(|entry| !entry.machine.is_over());
+        let wishes: HashMap<&str, &Wish> =
+            live.map(|entry| (entry.wish.digest.as_str(), &*entry.wish)).collect();
+        wishes.into_values().map(|wish| wish.image.clone()).collect()
     }
 
     fn look(&self) -> Look {

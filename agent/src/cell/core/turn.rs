@@ -10,6 +10,10 @@ use crate::cell::error::Result;
 use crate::cell::instance::{Effect, Event, Machine};
 use crate::cell::journal::{Known, Record};
 
+/// What helps where the journal cannot be written.
+const MAKE_ROOM: &str = "make room on the disk that has --root (`celda rmi` and `celda gc` do) and try again; what runs \
+                         goes on, and can be stopped";
+
 /// An answer to a caller, given the reason why the turn could not be journalled, if it could not.
 pub(super) type Answer = Box<dyn FnOnce(Option<&str>) + Send>;
 
@@ -80,7 +84,11 @@ impl Core {
         self.record(&Record::Instance(Box::new(entry.kept(id))));
         let Some(entry) = self.entries.get(id) else { return };
         let instance = Some(entry.message(id, &self.cgroups, false));
-        self.turn.events.push(v1::Event { at_ms: entry.machine.changed_ms(), instance });
+        self.turn.events.push(v1::Event {
+            at_ms: entry.machine.changed_ms(),
+            instance,
+            ..v1::Event::default()
+        });
         self.set_timer(id);
     }
 
@@ -99,7 +107,7 @@ impl Core {
     pub(super) fn show(&mut self, id: &str) {
         let Some(entry) = self.entries.get(id) else { return };
         let instance = Some(entry.message(id, &self.cgroups, false));
-        self.turn.events.push(v1::Event { at_ms: now_ms(), instance });
+        self.turn.events.push(v1::Event { at_ms: now_ms(), instance, ..v1::Event::default() });
     }
 
     /// Forgets an instance that has ended: at once, or when what this turn has yet to do about it is done.
@@ -115,7 +123,11 @@ impl Core {
         self.record(&Record::Gone { id: id.to_owned() });
         let mut instance = entry.message(id, &self.cgroups, false);
         instance.status = v1::Status::Removed.into();
-        self.turn.events.push(v1::Event { at_ms: now_ms(), instance: Some(instance) });
+        self.turn.events.push(v1::Event {
+            at_ms: now_ms(),
+            instance: Some(instance),
+            ..v1::Event::default()
+        });
         self.forget_log(entry.log_name(id), entry.log);
         let digest = &entry.wish.digest;
         if !self.entries.values().any(|other| other.wish.digest == *digest) {
@@ -187,13 +199,26 @@ impl Core {
             Err(error) if self.parts.journal.is_spoiled() => Err(error),
             Err(error) => {
                 tracing::error!(%error, "the journal cannot be written");
-                Ok(Some(error.to_string()))
+                Ok(Some(format!("{error}; {MAKE_ROOM}")))
             }
         }
     }
 
+    /// Takes out the calls that begin something where there is no room to go on writing afterwards, and answers them.
+    fn refuse_starts_without_room(&mut self, calls: Vec<Call>) -> Vec<Call> {
+        let more_bytes = calls.iter().map(Call::start_bytes).sum();
+        if more_bytes == 0 {
+            return calls;
+        }
+        let Err(error) = self.parts.journal.has_room(more_bytes) else { return calls };
+        tracing::error!(%error, "starts are refused");
+        let why = format!("it cannot be written down: {error}; {MAKE_ROOM}");
+        calls.into_iter().filter_map(|call| self.refuse_start(call, &why)).collect()
+    }
+
     /// Carries calls out and writes that down, or does neither and says why.
     fn carry_out(&mut self, calls: Vec<Call>) -> Result<Option<String>> {
+        let calls = self.refuse_starts_without_room(calls);
         let pending_bytes = self.parts.journal.pending_bytes();
         let (effects_count, events_count) = (self.turn.effects.len(), self.turn.events.len());
         self.turn.undo.clear();

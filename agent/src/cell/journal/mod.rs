@@ -4,7 +4,7 @@
 //! append(record) ... append(record) -> commit: frames of bounded size, one write, one fdatasync for all of them
 //! open: read, cut a torn tail, replay                                              (format, record)
 //! compact: the same in fewer words, beside it, then renamed over it
-//! ROOT/cell/journal
+//! ROOT/cell/journal                                                               (on a full disk: reserve)
 //! ```
 //! A `kill -9` loses nothing that was written. A crash of the machine loses what was not synced: what is answered to a
 //! caller, and the results of tasks, are synced first; that a container is being prepared or runs is written only, as a
@@ -12,6 +12,7 @@
 
 pub mod format;
 pub mod record;
+mod reserve;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use format::Damage;
 pub use record::{Kept, Known, Message, Record};
+pub use reserve::RESERVE_BYTES_PER_INSTANCE;
 
 use super::error::{CellError, Result};
 
@@ -27,6 +29,8 @@ use super::error::{CellError, Result};
 pub const COMPACT_BYTES_MIN: u64 = 1 << 20;
 /// It is compacted when it has grown to so many times what it was when it was last.
 const GROWTH_MAX: u64 = 4;
+/// A compaction that failed is tried again when the journal has grown by this part of the least that is compacted.
+const COMPACT_AGAIN_PART: u64 = 8;
 /// Bytes that a frame of several records has at most. A record's own are far below what a frame may have: a spec's
 /// 256 KiB in base64.
 const FRAME_BYTES_MAX: usize = 4 << 20;
@@ -46,6 +50,12 @@ pub struct Journal {
     /// Bytes that the payload of a frame of several records has at most.
     frame_bytes_max: usize,
     is_spoiled: bool,
+    /// Bytes that are kept free beyond what is written; 0: none. See [`reserve`].
+    reserve_bytes: u64,
+    /// How much of the file has blocks of the disk for sure.
+    reserved_bytes: u64,
+    /// It is not compacted before it has so many bytes: there was no room for that.
+    compact_not_before_bytes: u64,
 }
 
 impl Journal {
@@ -83,6 +93,9 @@ impl Journal {
             pending: Vec::new(),
             frame_bytes_max,
             is_spoiled: false,
+            reserve_bytes: 0,
+            reserved_bytes: 0,
+            compact_not_before_bytes: 0,
         };
         if let Err(error) = journal.compact(&known) {
             // The disk may be full: a cell that comes up nevertheless can be drained and cleared.
@@ -95,7 +108,11 @@ impl Journal {
 
     /// Appends to a journal that is there, without its torn tail.
     fn go_on(&mut self, mut file: File, whole_bytes: u64) -> Result<()> {
-        let cut = file.set_len(whole_bytes).and_then(|()| file.sync_all());
+        let length_bytes = file.metadata().map_err(CellError::io("look at", &self.path))?.len();
+        // Cutting would give the reserve back as well.
+        let is_torn = length_bytes != whole_bytes;
+        let cut = if is_torn { file.set_len(whole_bytes) } else { Ok(()) };
+        let cut = cut.and_then(|()| file.sync_all());
         cut.and_then(|()| file.seek(SeekFrom::Start(whole_bytes)))
             .map_err(CellError::io("cut the torn end off", &self.path))?;
         self.file = file;
@@ -121,7 +138,8 @@ impl Journal {
             let mut frames = Vec::with_capacity(self.pending.len() + format::FRAME_HEAD_BYTES);
             frames_of(&mut frames, &self.pending, self.synced_bytes, self.frame_bytes_max);
             if let Err(error) = self.file.write_all(&frames) {
-                // A piece of a frame would hide what is written after it.
+                // A piece of a frame would hide what is written after it. What was reserved goes with it.
+                self.reserved_bytes = 0;
                 let cut =
                     self.file.set_len(self.bytes).and_then(|()| self.file.seek(SeekFrom::Start(self.bytes)));
                 self.is_spoiled |= cut.is_err();
@@ -163,7 +181,8 @@ impl Journal {
 
     /// Whether [`compact`](Self::compact) is worth it.
     pub fn wants_compaction(&self) -> bool {
-        self.bytes > self.compact_bytes_min.max(self.compact_bytes.saturating_mul(GROWTH_MAX))
+        let compact_bytes = self.compact_bytes_min.max(self.compact_bytes.saturating_mul(GROWTH_MAX));
+        self.bytes > compact_bytes.max(self.compact_not_before_bytes)
     }
 
     /// Says the same in fewer words. What was appended and not committed is taken for said.
@@ -194,12 +213,18 @@ impl Journal {
         let written = write();
         if written.is_err() {
             let _ = std::fs::remove_file(&beside); // it takes room where there is none
+            self.compact_not_before_bytes = self.bytes + self.compact_bytes_min / COMPACT_AGAIN_PART;
         }
         // From the rename on the old file has no name: what is written goes to the new one, whatever comes.
         self.file = written.map_err(CellError::io("write anew", &self.path))?;
         self.bytes = bytes.len() as u64;
         (self.synced_bytes, self.compact_bytes) = (self.bytes, self.bytes);
         self.pending.clear();
+        // The old file's blocks are free now.
+        (self.reserved_bytes, self.compact_not_before_bytes) = (0, 0);
+        if let Err(error) = self.reserve(0) {
+            tracing::warn!(%error, "nothing new is started until there is room on the disk");
+        }
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         let named = File::open(directory).and_then(|directory| directory.sync_all());
         // After a crash of the machine the old file may have the name again, without what follows.

@@ -18,6 +18,7 @@ use std::time::Duration;
 use celda_api::cell::v1;
 use celda_api::cell::v1::cell_server::{Cell, CellServer};
 use celda_auction::wire::resources_message;
+use celda_layerfs::mount::DiskLimits;
 use crossbeam_channel::Sender;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tonic::{Request, Response, Status, Streaming};
@@ -117,6 +118,7 @@ impl Cell for Service {
         let look = self.look().await?;
         let Inner { config, ground, books, .. } = &*self.0;
         let ladder = ground.images.ladder().info();
+        let disk = DiskLimits::probe(&ground.root);
         let controllers = ground.hierarchy.controllers().unwrap_or_default();
         let kept = controllers.into_iter().filter(|controller| controller.missing.is_none());
         Ok(Response::new(v1::DescribeResponse {
@@ -133,6 +135,8 @@ impl Cell for Service {
             draining: look.is_draining,
             epoch: books.epoch(),
             controllers: kept.map(|controller| controller.name.to_owned()).collect(),
+            disk_limits: disk.words(),
+            disk_limits_why: disk.why,
         }))
     }
 

@@ -82,7 +82,7 @@ impl Watcher {
     }
 
     fn wants(&self, event: &v1::Event) -> bool {
-        let Some(instance) = &event.instance else { return false };
+        let Some(instance) = &event.instance else { return self.app.is_empty() && self.ids.is_empty() };
         let of_app = self.app.is_empty() || self.app == instance.app;
         of_app && (self.ids.is_empty() || self.ids.contains(&instance.id))
     }
