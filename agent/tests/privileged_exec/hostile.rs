@@ -142,6 +142,14 @@ fn privileged_containers_that_end_meanwhile_leave_nothing() {
     assert_eq!(before, trace());
 }
 
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "waited for long: {what}");
+        std::thread::yield_now();
+    }
+}
+
 /// Until the last process of a pid namespace is reaped, its first one has not ended.
 #[test]
 fn privileged_a_dropped_program_is_killed_and_does_not_hold_its_container() {
@@ -151,9 +159,9 @@ fn privileged_a_dropped_program_is_killed_and_does_not_hold_its_container() {
     let exec = running.try_exec(&["sleep", "1000"]).expect("started");
     let pid = exec.pid();
     drop(exec);
-    assert!(fs::metadata(format!("/proc/{pid}")).is_err(), "still there");
+    wait_until("it is killed and reaped", || fs::metadata(format!("/proc/{pid}")).is_err());
     assert_eq!(running.end(), Exit::Signal(9));
-    assert_eq!(before, trace());
+    wait_until("nothing of it is left", || before == trace());
 }
 
 #[test]

@@ -57,9 +57,9 @@ fn privileged_programs_are_run_judged_and_killed_in_time() {
     let launch = |arguments: &[&str]| -> Launch {
         let (container, spec) = (Arc::clone(&container), Arc::clone(&spec));
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Arc::new(move || {
+        Arc::new(move |wait| {
             let target = Target { pidfd: container.pidfd(), cgroup: None, spec: &spec, seccomp: None };
-            exec::start(&target, &process_of(&spec, arguments.clone())?, Stdio::Pipes)
+            exec::start_in_time(&target, &process_of(&spec, arguments.clone())?, Stdio::Pipes, wait)
         })
     };
     let health = Health::start().expect("started");

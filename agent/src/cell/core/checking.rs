@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use celda_api::cell::v1::instance::Health as Shown;
 use rustix::fs::{Mode, OFlags};
@@ -18,7 +19,7 @@ use crate::cell::instance::{Event, StoppedBy};
 use crate::cell::journal::Record;
 use crate::cell::place::Ground;
 use crate::cell::wish_health::{Look, Wanted};
-use crate::sandbox::exec::{Target, process_of, start};
+use crate::sandbox::exec::{Target, process_of, start_in_time};
 use crate::sandbox::{SandboxError, Stdio};
 
 impl Core {
@@ -153,14 +154,14 @@ fn probe(look: Look, door: &Arc<DoorOf>) -> Probe {
         Look::Http(port, path, [first, last]) => Probe::Http { port, path, statuses: first..=last },
         Look::Exec(command) => {
             let door = Arc::clone(door);
-            let launch: Launch = Arc::new(move || door.run(&command));
+            let launch: Launch = Arc::new(move |wait| door.run(&command, wait));
             Probe::Exec(launch)
         }
     }
 }
 
 impl DoorOf {
-    fn run(&self, command: &[String]) -> crate::sandbox::Result<crate::sandbox::exec::Exec> {
+    fn run(&self, command: &[String], wait: Duration) -> crate::sandbox::Result<crate::sandbox::exec::Exec> {
         let parent = |action| move |source| SandboxError::Parent { action, source };
         let body = self.body.as_deref().ok_or(SandboxError::Ended)?;
         let Body { spec, seccomp } = Body::read(body).map_err(parent("read the instance's spec"))?;
@@ -176,6 +177,6 @@ impl DoorOf {
             spec: &spec,
             seccomp: seccomp.as_deref(),
         };
-        start(&target, &process, Stdio::Files([null()?, null()?, null()?]))
+        start_in_time(&target, &process, Stdio::Files([null()?, null()?, null()?]), wait)
     }
 }

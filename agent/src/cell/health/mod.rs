@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Watch ──> machine (pure) ──Begin──> engine: one thread ── socket in the instance's network namespace ── http, tcp
-//!              ^      |                   |      '── exec threads ── sandbox::exec ── pidfd ──────────────── exec
+//!              ^      |                   |      '── launchers ── sandbox::exec ── pidfd ──────────────── exec
 //!              |      v                   |
 //!              |   State: Up, Ready,      |
 //!              |   NotReady, Failed       |
@@ -18,8 +18,10 @@ mod error;
 mod exec;
 mod http;
 mod image;
+mod looking;
 mod machine;
 mod probe;
+mod programs;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -35,13 +37,14 @@ use crate::sandbox::exec::Exec;
 
 /// Watches that one engine takes.
 pub const WATCHES_COUNT_MAX: usize = 65_536;
-/// Threads that start programs for exec checks.
-pub const EXEC_THREADS_COUNT: usize = 2;
+/// Threads that start programs for exec checks, and so the starts that may be stuck before others wait.
+pub const EXEC_THREADS_COUNT_MAX: usize = 64;
 /// The first pause between two looks at an instance that is coming up; each is twice the one before, up to the interval.
 pub const STARTUP_PAUSE_FIRST: Duration = Duration::from_millis(5);
 
-/// Starts a check's program in its instance; 0 is success. Its standard files are the caller's choice.
-pub type Launch = Arc<dyn Fn() -> crate::sandbox::Result<Exec> + Send + Sync>;
+/// Starts a check's program in its instance within a time, see [`start_in_time`](crate::sandbox::exec::start_in_time); 0 is
+/// success. Its standard files are the caller's choice.
+pub type Launch = Arc<dyn Fn(Duration) -> crate::sandbox::Result<Exec> + Send + Sync>;
 
 /// One way to look at an instance.
 #[derive(Clone)]

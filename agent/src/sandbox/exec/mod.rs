@@ -77,8 +77,8 @@ pub fn process_of(spec: &Spec, arguments: Vec<String>) -> Result<Process> {
 /// Runs `process` in the container; when this answers, its program has been executed. A terminal of [`Stdio::Terminal`]
 /// is one of the container's devpts.
 ///
-/// Whoever gets an [`Exec`] waits for it: a container whose first process has ended is not gone before the others are
-/// reaped.
+/// Whoever gets an [`Exec`] waits for it or drops it: a container whose first process has ended is not gone before the
+/// others are reaped.
 ///
 /// # Errors
 /// [`SandboxError::NotFound`] and [`SandboxError::CannotExecute`] for the program; [`SandboxError::Ended`],
@@ -86,15 +86,24 @@ pub fn process_of(spec: &Spec, arguments: Vec<String>) -> Result<Process> {
 /// a working directory that is not there; [`SandboxError::Unsupported`] for a container that may trace the host's processes, and for one with a time namespace, which
 /// the kernel lets no process enter that shares memory. Nothing is left behind.
 pub fn start(target: &Target<'_>, process: &Process, stdio: Stdio) -> Result<Exec> {
+    start_in_time(target, process, stdio, SETUP_WAIT_MAX)
+}
+
+/// As [`start`], for a caller who waits no longer than `wait` for the program to be executed, and no longer than
+/// [`SETUP_WAIT_MAX`].
+///
+/// # Errors
+/// As [`start`].
+pub fn start_in_time(target: &Target<'_>, process: &Process, stdio: Stdio, wait: Duration) -> Result<Exec> {
     if let Some(cgroup) = target.cgroup
         && cgroup.is_frozen().map_err(|error| ended_or(target, error.into()))?
     {
         return Err(SandboxError::Frozen);
     }
-    start_within(target, process, stdio, SETUP_WAIT_MAX)
+    start_within(target, process, stdio, wait.min(SETUP_WAIT_MAX))
 }
 
-/// As [`start`], for a cgroup that may be frozen already.
+/// As [`start_in_time`], for a cgroup that may be frozen already.
 fn start_within(target: &Target<'_>, process: &Process, stdio: Stdio, wait: Duration) -> Result<Exec> {
     let requested_at = Instant::now();
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)

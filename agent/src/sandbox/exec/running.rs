@@ -1,6 +1,7 @@
 //! A program that runs in a container.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -9,12 +10,13 @@ use crate::sandbox::container::{Pipes, Timings};
 use crate::sandbox::error::{Result, SandboxError};
 use crate::sandbox::exit::{self, Exit};
 
-/// A program that was started in a container. Dropped before its end was seen, it is killed and reaped: a child that
-/// nobody reaps would keep its container from ending.
+/// A program that was started in a container. Dropped before its end was seen, it is killed, and reaped by a thread of its
+/// own: a child that nobody reaps would keep its container from ending, and one that is slow to die, as a large one or
+/// one that waits for a disk, must not hold up whoever drops it.
 #[derive(Debug)]
 pub struct Exec {
     pid: i32,
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
     terminal: Option<OwnedFd>,
     pipes: Pipes,
     timings: Timings,
@@ -29,7 +31,7 @@ impl Exec {
         pipes: Pipes,
         timings: Timings,
     ) -> Self {
-        Self { pid, pidfd, terminal, pipes, timings, exit: None }
+        Self { pid, pidfd: Arc::new(pidfd), terminal, pipes, timings, exit: None }
     }
 
     /// Its process id in the caller's pid namespace.
@@ -62,7 +64,7 @@ impl Exec {
     /// # Errors
     /// [`SandboxError::Parent`] with `EPERM` when the caller may not.
     pub fn kill(&self, signal: Signal) -> Result<()> {
-        match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
+        match rustix::process::pidfd_send_signal(&*self.pidfd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(SandboxError::parent("signal the program")(errno.into())),
         }
@@ -95,9 +97,13 @@ impl Exec {
 
 impl Drop for Exec {
     fn drop(&mut self) {
-        if self.exit.is_none() {
-            // What was not started by this process, or is reaped already, is nobody's to wait for.
-            let _ = self.kill(Signal::KILL).and_then(|()| self.wait());
+        if self.exit.is_some() || self.kill(Signal::KILL).is_err() || !matches!(self.try_wait(), Ok(None)) {
+            return; // what was not started by this process, or is reaped already, is nobody's to wait for
+        }
+        let pidfd = Arc::clone(&self.pidfd);
+        let reap = move || drop(exit::wait(pidfd.as_fd()));
+        if std::thread::Builder::new().name("celda-reap".to_owned()).spawn(reap).is_err() {
+            let _ = self.wait(); // no thread is to be had: better to wait than to leave it
         }
     }
 }
