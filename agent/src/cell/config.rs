@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use celda_auction::Resources;
 use serde::Deserialize;
 
+use super::door::Listen;
 use super::error::{CellError, Result};
 use super::instance::{CRASHES_COUNT_MAX, PERIOD_MS_MAX, Policy};
 use super::logs;
@@ -25,6 +26,8 @@ pub struct Config {
     pub capacity: Capacity,
     /// Who may talk to it.
     pub socket: Socket,
+    /// Who may talk to it from other machines.
+    pub listen: Listen,
     /// How much it keeps and does at once.
     pub limits: Limits,
     /// What is kept of what instances write.
@@ -258,7 +261,7 @@ impl Config {
                 return Err(format!("{field} = {value}: it is {min} to {max}"));
             }
         }
-        Ok(())
+        self.listen.check()
     }
 }
 

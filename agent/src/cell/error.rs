@@ -69,6 +69,9 @@ pub enum CellError {
     /// The sockets.
     #[error(transparent)]
     Serve(#[from] celda_auction::transport::Error),
+    /// TCP.
+    #[error(transparent)]
+    Door(#[from] super::door::DoorError),
 }
 
 impl CellError {

@@ -11,5 +11,6 @@ mod batch;
 mod health;
 mod journal;
 mod life;
+mod remote;
 mod support;
 mod words;

@@ -20,8 +20,10 @@ pub(crate) struct Cell {
     celda: Celda,
     agent: Option<Child>,
     before: Leftovers,
-    /// Further lines of the configuration's `[limits]`.
-    limits: &'static str,
+    /// Further lines of the configuration's `[limits]`, and other tables.
+    limits: String,
+    /// What the agent said until it was up.
+    pub(crate) said: String,
     pub(crate) runtime: Runtime,
 }
 
@@ -40,11 +42,12 @@ impl Cell {
     }
 
     /// A cell with further limits.
-    pub(crate) fn up_within(test: &str, limits: &'static str) -> Option<Self> {
+    pub(crate) fn up_within(test: &str, limits: &str) -> Option<Self> {
         let celda = Celda::with_image(test)?;
         let before = celda.leftovers();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut cell = Self { celda, agent: None, before, limits, runtime };
+        let mut cell =
+            Self { celda, agent: None, before, limits: limits.to_owned(), said: String::new(), runtime };
         cell.begin();
         Some(cell)
     }
@@ -61,9 +64,17 @@ impl Cell {
         while !all.contains("the cell is up") {
             assert!(said.read_line(&mut all).unwrap() > 0, "the agent ended: {all}");
         }
+        self.said = all;
         // Whatever else it says must not block it.
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::stderr()));
         self.agent = Some(agent);
+    }
+
+    /// Starts the agent again, with other lines of the configuration.
+    pub(crate) fn configure(&mut self, limits: String) {
+        self.limits = limits;
+        self.end();
+        self.begin();
     }
 
     /// `kill -9`.
