@@ -31,6 +31,7 @@ use super::image::Images;
 use super::journal::Journal;
 use super::logs::{Logs, LogsOptions};
 use super::metrics::Metrics;
+use super::metrics::http::{Exporter, MetricsConfig};
 use super::place::Ground;
 use super::service::Service;
 use super::work::Workers;
@@ -135,6 +136,7 @@ struct Doors {
     users: Vec<u32>,
     connections_max: u32,
     listen: Listen,
+    metrics: MetricsConfig,
 }
 
 impl Doors {
@@ -142,14 +144,15 @@ impl Doors {
         let socket = config.socket.path.clone().unwrap_or_else(|| home.socket());
         let mut users = config.socket.users.clone();
         users.push(rustix::process::geteuid().as_raw());
-        Self { socket, users, connections_max: config.socket.connections_max, listen: config.listen.clone() }
+        let (listen, metrics) = (config.listen.clone(), config.metrics.clone());
+        Self { socket, users, connections_max: config.socket.connections_max, listen, metrics }
     }
 }
 
 /// Serves until a signal, or until the core ends of itself.
 fn serve(
     runtime: &tokio::runtime::Runtime,
-    Doors { socket, users, connections_max, listen }: Doors,
+    Doors { socket, users, connections_max, listen, metrics }: Doors,
     service: &Service,
     books: &Books,
     sender: &Sender<Input>,
@@ -158,6 +161,7 @@ fn serve(
     runtime.block_on(async {
         let listener = listen_at(&socket, &users)?;
         let door = Door::open(&listen).map_err(CellError::from)?;
+        let exporter = Exporter::open(&metrics)?;
         let (core_ends, core_ended) = tokio::sync::oneshot::channel();
         let waiter = spawn("core-end", move || {
             let ended = core.join();
@@ -174,7 +178,17 @@ fn serve(
             closing.close();
         };
         let tcp = door.as_ref().and_then(|(door, _)| door.address().ok()).map(|address| address.to_string());
-        tracing::info!(socket = %socket.display(), tcp, "the cell is up");
+        let metrics = exporter.as_ref().and_then(|exporter| exporter.address().ok());
+        let metrics = metrics.map(|address| address.to_string());
+        tracing::info!(socket = %socket.display(), tcp, metrics, "the cell is up");
+        if let Some(exporter) = exporter {
+            let service = service.clone();
+            let text = move || {
+                let service = service.clone();
+                async move { service.metrics_text().await.ok() }
+            };
+            runtime.spawn(exporter.serve(text)); // ends with the runtime
+        }
         let services = |mut server: tonic::transport::Server| {
             let router = server.add_service(service.clone().server());
             router.add_service(books.service().clone().server())

@@ -11,6 +11,7 @@ use super::door::Listen;
 use super::error::{CellError, Result};
 use super::instance::{CRASHES_COUNT_MAX, PERIOD_MS_MAX, Policy};
 use super::logs;
+use super::metrics::http::MetricsConfig;
 
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -28,6 +29,8 @@ pub struct Config {
     pub socket: Socket,
     /// Who may talk to it from other machines.
     pub listen: Listen,
+    /// Where its metrics are.
+    pub metrics: MetricsConfig,
     /// How much it keeps and does at once.
     pub limits: Limits,
     /// What is kept of what instances write.
