@@ -18,11 +18,11 @@ use celda_layerfs::mount::{Ladder, sweep_containers};
 use celda_layerfs::store::Store;
 use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{Mode, OFlags};
-use tonic::transport::Server;
 
 use super::books::Books;
 use super::config::Config;
 use super::core::{Core, Input, Parts};
+use super::door::{self, Door, Listen};
 use super::error::{CellError, Result};
 use super::events::Events;
 use super::health::Health;
@@ -32,22 +32,14 @@ use super::image_gc::ImageGc;
 use super::journal::{Journal, RESERVE_BYTES_PER_INSTANCE};
 use super::logs::{Logs, LogsOptions};
 use super::metrics::Metrics;
+use super::metrics::http::{Exporter, MetricsConfig};
 use super::place::Ground;
 use super::service::Service;
 use super::work::Workers;
 use crate::sandbox::cgroup::Hierarchy;
 
-/// Streams, unary calls among them, of one connection.
-const STREAMS_PER_CONNECTION_MAX: u32 = 256;
-/// The most bytes of a request's headers.
-const HEADER_BYTES_MAX: u32 = 8 << 10;
-/// How long peers have to take the end of their streams.
-const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How long what is under way has to end.
 const FINISH_WAIT: Duration = Duration::from_secs(20);
-/// How often a silent peer is asked whether it is there, and how long it has to answer.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-
 /// Where a cell lives.
 #[derive(Debug)]
 pub struct Home {
@@ -98,14 +90,12 @@ pub fn run(home: &Home, config: Config, store: Store, ladder: Ladder) -> crate::
     let workers = parts.workers.clone();
     let service = Service::new(&parts);
     let image_gc = ImageGc::start(&parts)?;
-    let socket = parts.config.socket.path.clone().unwrap_or_else(|| home.socket());
-    let connections_max = parts.config.socket.connections_max;
-    let door = Door { socket: &socket, users: parts.config.socket.users.clone(), connections_max };
+    let doors = Doors::of(home, &parts.config);
     let mut core = Core::new(parts);
     core.adopt(known, news, &holder)?;
     core.sweep_logs(&lasting.join("logs"))?;
     let core = spawn("core", move || core.run())?;
-    let served = serve(&runtime, door, &service, &books, &sender, core);
+    let served = serve(&runtime, doors, &service, &books, &sender, core);
     drop(image_gc);
     // What is being cleared away is; what is left after that is the next agent's.
     workers.finish(FINISH_WAIT);
@@ -145,24 +135,37 @@ fn parts(
 }
 
 /// Where callers come in, and who may.
-struct Door<'a> {
-    socket: &'a Path,
+struct Doors {
+    socket: PathBuf,
     users: Vec<u32>,
     connections_max: u32,
+    listen: Listen,
+    metrics: MetricsConfig,
+}
+
+impl Doors {
+    fn of(home: &Home, config: &Config) -> Self {
+        let socket = config.socket.path.clone().unwrap_or_else(|| home.socket());
+        let mut users = config.socket.users.clone();
+        users.push(rustix::process::geteuid().as_raw());
+        let (listen, metrics) = (config.listen.clone(), config.metrics.clone());
+        Self { socket, users, connections_max: config.socket.connections_max, listen, metrics }
+    }
 }
 
 /// Serves until a signal, or until the core ends of itself.
 fn serve(
     runtime: &tokio::runtime::Runtime,
-    Door { socket, mut users, connections_max }: Door<'_>,
+    Doors { socket, users, connections_max, listen, metrics }: Doors,
     service: &Service,
     books: &Books,
     sender: &Sender<Input>,
     core: JoinHandle<Result<()>>,
 ) -> crate::Result<()> {
-    users.push(rustix::process::geteuid().as_raw());
     runtime.block_on(async {
-        let listener = listen(socket, &users)?;
+        let listener = listen_at(&socket, &users)?;
+        let door = Door::open(&listen).map_err(CellError::from)?;
+        let exporter = Exporter::open(&metrics)?;
         let (core_ends, core_ended) = tokio::sync::oneshot::channel();
         let waiter = spawn("core-end", move || {
             let ended = core.join();
@@ -178,28 +181,25 @@ fn serve(
             }
             closing.close();
         };
-        let (closes, closed) = tokio::sync::oneshot::channel();
-        let served = Server::builder()
-            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-            .http2_max_header_list_size(HEADER_BYTES_MAX)
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
-            .add_service(service.clone().server())
-            .add_service(books.service().clone().server())
-            .serve_with_incoming_shutdown(listener.incoming(connections_max), async {
-                shutdown.await;
-                let _ = closes.send(());
-            });
-        tracing::info!(socket = %socket.display(), "the cell is up");
-        let too_late = async {
-            let _ = closed.await;
-            tokio::time::sleep(CLOSE_WAIT).await;
-        };
-        tokio::select! {
-            ended = served => ended.map_err(|error| CellError::Serve(celda_auction::transport::Error::Serve(error)))?,
-            () = too_late => {}
+        let tcp = door.as_ref().and_then(|(door, _)| door.address().ok()).map(|address| address.to_string());
+        let metrics = exporter.as_ref().and_then(|exporter| exporter.address().ok());
+        let metrics = metrics.map(|address| address.to_string());
+        tracing::info!(socket = %socket.display(), tcp, metrics, "the cell is up");
+        if let Some(exporter) = exporter {
+            let service = service.clone();
+            let text = move || {
+                let service = service.clone();
+                async move { service.metrics_text().await.ok() }
+            };
+            runtime.spawn(exporter.serve(text)); // ends with the runtime
         }
-        let _ = std::fs::remove_file(socket);
+        let services = |mut server: tonic::transport::Server| {
+            let router = server.add_service(service.clone().server());
+            router.add_service(books.service().clone().server())
+        };
+        let served = door::serve(listener.incoming(connections_max), door, services, shutdown).await;
+        served.map_err(|error| CellError::Serve(celda_auction::transport::Error::Serve(error)))?;
+        let _ = std::fs::remove_file(&socket);
         let _ = sender.send(Input::Quit);
         let panicked = || CellError::Holder { what: "run the cell", why: "its core panicked".into() };
         waiter.join().map_err(|_| panicked())?.map_err(|_| panicked())??;
@@ -222,7 +222,7 @@ async fn signalled() {
 }
 
 /// Listens at `socket`. The agent's lock is held, so a socket that is there is a dead agent's.
-fn listen(socket: &Path, users: &[u32]) -> Result<Listener> {
+fn listen_at(socket: &Path, users: &[u32]) -> Result<Listener> {
     clear_socket(socket).map_err(CellError::io("remove the socket of a dead agent,", socket))?;
     let listener = Listener::unix(socket, Users::these(users))?;
     // Whoever may connect is asked for its user then; other users come as far as that only where some are configured.

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use celda_auction::Resources;
 use serde::Deserialize;
 
+use super::door::Listen;
 use super::error::{CellError, Result};
 use super::instance::{CRASHES_COUNT_MAX, PERIOD_MS_MAX, Policy};
 use super::logs;
+use super::metrics::http::MetricsConfig;
 
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -25,6 +27,10 @@ pub struct Config {
     pub capacity: Capacity,
     /// Who may talk to it.
     pub socket: Socket,
+    /// Who may talk to it from other machines.
+    pub listen: Listen,
+    /// Where its metrics are.
+    pub metrics: MetricsConfig,
     /// How much it keeps and does at once.
     pub limits: Limits,
     /// What is kept of what instances write.
@@ -285,7 +291,7 @@ impl Config {
                 return Err(format!("{field} = {value}: it is {min} to {max}"));
             }
         }
-        Ok(())
+        self.listen.check()
     }
 }
 

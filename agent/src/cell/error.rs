@@ -69,6 +69,19 @@ pub enum CellError {
     /// The sockets.
     #[error(transparent)]
     Serve(#[from] celda_auction::transport::Error),
+    /// An address that cannot be had.
+    #[error("listen on {field} = {address}: {source}; is it in use, or not this machine's?")]
+    Address {
+        /// Of the configuration.
+        field: &'static str,
+        /// What it says.
+        address: std::net::SocketAddr,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// TCP.
+    #[error(transparent)]
+    Door(#[from] super::door::DoorError),
 }
 
 impl CellError {

@@ -22,12 +22,16 @@
 //! | [`lock`] | that there is one agent |
 //! | [`events`], [`view`], [`metrics`] | what is shown |
 //! | [`service`], [`agent`] | the API, and the daemon around all |
+//! | [`crowd`] | strangers' tasks, at most so many |
+//! | [`door`] | TCP with certificates on both sides |
 //! | [`config`] | its TOML file |
 
 pub mod agent;
 pub mod books;
 pub mod config;
 pub mod core;
+pub mod crowd;
+pub mod door;
 pub mod error;
 pub mod events;
 pub mod health;

@@ -9,8 +9,8 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::cell_args::{
-    AgentArgs, DrainArgs, EventsArgs, ExecArgs, HolderArgs, LogsArgs, MetricsArgs, PsArgs, RmArgs, StatsArgs,
-    StopArgs,
+    AgentArgs, CaArgs, DrainArgs, EventsArgs, ExecArgs, HolderArgs, LogsArgs, MetricsArgs, PsArgs, RmArgs,
+    StatsArgs, StopArgs,
 };
 use super::run_args::RunArgs;
 
@@ -131,6 +131,8 @@ pub enum Command {
     Drain(DrainArgs),
     /// Show the cell's counters and times as Prometheus reads them
     Metrics(MetricsArgs),
+    /// Make certificates to reach a cell from other machines with
+    Ca(CaArgs),
     /// The process that a cell's containers are children of
     #[command(hide = true)]
     Holder(HolderArgs),

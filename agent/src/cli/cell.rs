@@ -6,18 +6,17 @@ use celda_api::cell::v1;
 use celda_api::cell::v1::cell_client::CellClient;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use super::cell_args::CellArgs;
 use super::context::Context;
+use super::dial::Place;
 use super::output;
 use crate::cell::CellError;
 use crate::cell::service::{ANSWER_BYTES_MAX, CALL_DEADLINE, REQUEST_BYTES_MAX};
 use crate::{Error, Result};
 
-/// How long a cell has to take a connection.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// What a call's own deadline is below its client's.
 const DEADLINE: Duration = Duration::from_secs(CALL_DEADLINE.as_secs() + 5);
 
@@ -34,28 +33,25 @@ impl Client {
     /// Connects to the cell of the flags.
     ///
     /// # Errors
-    /// [`CellError::Call`] when there is none.
+    /// [`CellError::Call`] when there is none, [`Error::Argument`] for flags that say nothing.
     pub(super) fn connect(context: &Context, args: &CellArgs) -> Result<Self> {
-        let socket = args.socket.clone().unwrap_or_else(|| context.global.run.join("agent.sock"));
-        let failed = |why: String| CellError::Call {
-            what: format!("connect to the cell at {}", socket.display()),
-            why: format!("{why}; is `celda agent` running, and may this user talk to it?"),
-        };
+        Self::to(&Place::of(context, args)?)
+    }
+
+    /// As [`connect`](Self::connect), if there is a socket at all or another machine is meant.
+    pub(super) fn connect_if_up(context: &Context, args: &CellArgs) -> Result<Option<Self>> {
+        let place = Place::of(context, args)?;
+        if place.may_be_up() { Self::to(&place).map(Some) } else { Ok(None) }
+    }
+
+    fn to(place: &Place) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(Error::io("start a runtime to talk to", &socket))?;
-        let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()));
-        let endpoint = endpoint.map_err(|error| failed(error.to_string()))?.connect_timeout(CONNECT_DEADLINE);
-        let channel = runtime.block_on(endpoint.connect()).map_err(|error| failed(chain(&error)))?;
+        let runtime = runtime.map_err(Error::io("start a runtime to talk to", place.to_string()))?;
+        let channel = runtime.block_on(place.connect())?;
         let client = CellClient::new(channel)
             .max_encoding_message_size(REQUEST_BYTES_MAX)
             .max_decoding_message_size(ANSWER_BYTES_MAX);
         Ok(Self { runtime, client })
-    }
-
-    /// As [`connect`](Self::connect), if there is a socket at all.
-    pub(super) fn connect_if_up(context: &Context, args: &CellArgs) -> Result<Option<Self>> {
-        let socket = args.socket.clone().unwrap_or_else(|| context.global.run.join("agent.sock"));
-        if socket.exists() { Self::connect(context, args).map(Some) } else { Ok(None) }
     }
 
     pub(super) fn start(&self, request: v1::StartRequest) -> Result<v1::StartResponse> {
@@ -195,11 +191,19 @@ fn within<T>(message: T) -> Request<T> {
 }
 
 fn refused(what: &str, status: &Status) -> Error {
-    CellError::Call { what: format!("{what} on the cell"), why: status.message().to_owned() }.into()
+    let why = match std::error::Error::source(status) {
+        // A certificate is looked at after the client's side of the handshake is done, so that a refusal is seen here.
+        Some(source) => {
+            let why = chain(source);
+            format!("{why}; did the agent end, or does it not take this certificate?")
+        }
+        None => status.message().to_owned(),
+    };
+    CellError::Call { what: format!("{what} on the cell"), why }.into()
 }
 
 /// An error with its reasons: tonic's own words end at "transport error".
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -14,6 +14,41 @@ pub struct CellArgs {
     /// Socket of the cell [default: agent.sock in --run]
     #[arg(long = "cell", value_name = "SOCKET", env = "CELDA_CELL", value_hint = ValueHint::FilePath)]
     pub socket: Option<PathBuf>,
+    /// Cell of another machine, instead of a socket; needs certificates, as files or in CELDA_CERT_PATH=DIR as ca.pem,
+    /// cert.pem and key.pem [default port: 7070]
+    #[arg(long, value_name = "HOST[:PORT]", env = "CELDA_HOST", conflicts_with = "socket")]
+    pub host: Option<String>,
+    /// Authority of the cell's certificate, PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
+    pub tlscacert: Option<PathBuf>,
+    /// Certificate to show to the cell, PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
+    pub tlscert: Option<PathBuf>,
+    /// Key of that certificate, PEM
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
+    pub tlskey: Option<PathBuf>,
+}
+
+/// `celda ca`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For trials, and for a few machines of one owner: whoever has ca-key.pem can make itself a client, and a client can be root
+on the cell's machine.
+  celda ca --host cell-1.example /etc/celda/tls
+  CELDA_CERT_PATH=/etc/celda/tls CELDA_HOST=cell-1.example celda ps")]
+pub struct CaArgs {
+    /// Where to: ca.pem, ca-key.pem, server-cert.pem, server-key.pem, cert.pem, key.pem
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub directory: PathBuf,
+    /// Name or address that clients call the cell by, besides localhost; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub host: Vec<String>,
+    /// Name of the client, which `clients` of [listen] may ask for
+    #[arg(long, value_name = "NAME", default_value = "client")]
+    pub client: String,
+    /// Days that the certificates are valid
+    #[arg(long, value_name = "DAYS", default_value = "365", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub days: u16,
 }
 
 /// `celda agent`.

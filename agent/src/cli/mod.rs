@@ -10,10 +10,12 @@ pub mod cell_args;
 pub mod run_args;
 
 mod agent;
+mod ca;
 mod cell;
 mod complete;
 mod context;
 mod detached;
+mod dial;
 mod drain;
 mod events;
 mod exec;
@@ -72,6 +74,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Stats(args) => stats::main(&context, &args),
         Command::Metrics(args) => stats::metrics(&context, &args),
         Command::Drain(args) => drain::main(&context, &args),
+        Command::Ca(args) => ca::main(&args),
         Command::Completions(args) => complete::main(&args),
     };
     match outcome {

@@ -19,7 +19,7 @@ fn privileged_an_instance_is_started_shown_stopped_and_forgotten() {
     let shown: serde_json::Value = serde_json::from_str(&cell.ok(&["inspect", "web"])).unwrap();
     assert_eq!((&shown[0]["status"], &shown[0]["labels"]["a"]), (&"running".into(), &"b".into()));
     assert!(cell.ok(&["stats", "--no-stream", "web"]).contains("web"));
-    assert!(cell.ok(&["metrics"]).contains("celda_instances_running 1"));
+    assert!(cell.ok(&["metrics"]).contains("celda_instances{state=\"running\"} 1"));
     let said = cell.fails(125, &["rm", "web"]);
     assert!(said.contains("it is running"), "{said}");
     cell.ok(&["stop", "-t", "0", "web"]);

@@ -14,5 +14,6 @@ mod health;
 mod images;
 mod journal;
 mod life;
+mod remote;
 mod support;
 mod words;

@@ -20,8 +20,10 @@ pub(crate) struct Cell {
     celda: Celda,
     agent: Option<Child>,
     before: Leftovers,
-    /// Further lines of the configuration's `[limits]`.
-    limits: &'static str,
+    /// Further lines of the configuration's `[limits]`, and other tables.
+    limits: String,
+    /// What the agent said until it was up.
+    pub(crate) said: String,
     pub(crate) runtime: Runtime,
 }
 
@@ -40,19 +42,20 @@ impl Cell {
     }
 
     /// A cell with further limits.
-    pub(crate) fn up_within(test: &str, limits: &'static str) -> Option<Self> {
+    pub(crate) fn up_within(test: &str, limits: &str) -> Option<Self> {
         Some(Self::on(Celda::with_image(test)?, limits))
     }
 
     /// A cell with further limits, whose store is on a disk of so many MiB.
-    pub(crate) fn up_on_disk(test: &str, disk_mib: u64, limits: &'static str) -> Option<Self> {
+    pub(crate) fn up_on_disk(test: &str, disk_mib: u64, limits: &str) -> Option<Self> {
         Some(Self::on(Celda::with_image_on(test, disk_mib)?, limits))
     }
 
-    fn on(celda: Celda, limits: &'static str) -> Self {
+    fn on(celda: Celda, limits: &str) -> Self {
         let before = celda.leftovers();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut cell = Self { celda, agent: None, before, limits, runtime };
+        let mut cell =
+            Self { celda, agent: None, before, limits: limits.to_owned(), said: String::new(), runtime };
         cell.begin();
         cell
     }
@@ -66,6 +69,7 @@ impl Cell {
         while !all.contains("the cell is up") {
             assert!(said.read_line(&mut all).unwrap() > 0, "the agent ended: {all}");
         }
+        self.said = all;
         // Whatever else it says must not block it.
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::stderr()));
         self.agent = Some(agent);
@@ -108,6 +112,13 @@ impl Cell {
         let text = format!("[capacity]\ncontainers = 400\n[limits]\nworkers_count = 4\n{}\n", self.limits);
         std::fs::write(&config, text).unwrap();
         self.command(&["agent", "--config", config.to_str().unwrap()])
+    }
+
+    /// Starts the agent again, with other lines of the configuration.
+    pub(crate) fn configure(&mut self, limits: String) {
+        self.limits = limits;
+        self.end();
+        self.begin();
     }
 
     /// `kill -9`.

@@ -136,12 +136,8 @@ pub struct Entrance {
 /// How the cell is.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
-    /// Instances and tasks that are kept.
-    pub known_count: u32,
-    /// Of these, those that have not ended for good.
-    pub live_count: u32,
-    /// Of these, those that run.
-    pub running_count: u32,
+    /// Instances and tasks that are kept, by the word for their state.
+    pub states: [(&'static str, u32); State::NAMES.len()],
     /// Whether the cell takes no more work.
     pub is_draining: bool,
     /// Bytes of the journal.
@@ -467,16 +463,34 @@ impl Core {
     }
 
     fn look(&self) -> Look {
-        let count = |is: &dyn Fn(&State) -> bool| {
-            let entries = self.entries.values().filter(|entry| is(entry.machine.state()));
-            u32::try_from(entries.count()).unwrap_or(u32::MAX)
-        };
-        Look {
-            known_count: count(&|_| true),
-            live_count: count(&|state| *state != State::Exited),
-            running_count: count(&|state| matches!(state, State::Running { .. })),
-            is_draining: self.draining,
-            journal_bytes: self.parts.journal.bytes(),
+        let mut states = State::NAMES.map(|name| (name, 0));
+        for entry in self.entries.values() {
+            let name = entry.machine.state().name();
+            if let Some((_, count)) = states.iter_mut().find(|(of, _)| *of == name) {
+                *count += 1;
+            }
         }
+        Look { states, is_draining: self.draining, journal_bytes: self.parts.journal.bytes() }
+    }
+}
+
+impl Look {
+    /// Instances and tasks that are kept.
+    pub fn known_count(&self) -> u32 {
+        self.states.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Of these, those that have not ended for good.
+    pub fn live_count(&self) -> u32 {
+        self.known_count() - self.count(&State::Exited)
+    }
+
+    /// Of these, those that run.
+    pub fn running_count(&self) -> u32 {
+        self.count(&State::Running { since_ms: 0 })
+    }
+
+    fn count(&self, state: &State) -> u32 {
+        self.states.iter().find(|(name, _)| *name == state.name()).map_or(0, |(_, count)| *count)
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use celda_api::cell::v1;
 
@@ -13,6 +13,7 @@ use crate::cell::holder::{Ended, Running};
 use crate::cell::instance::{Cause, Machine};
 use crate::cell::journal::Kept;
 use crate::cell::logs::Log;
+use crate::cell::metrics::Stages;
 use crate::cell::place::Place;
 use crate::cell::view::Shown;
 use crate::cell::wish::Wish;
@@ -49,6 +50,8 @@ pub(super) struct Entry {
     pub(super) was_entered: bool,
     /// When the attempt that is under way began.
     pub(super) begun_at: Instant,
+    /// How long it took until it was prepared.
+    pub(super) prepared_after: Duration,
     /// When it is looked at next, among the core's timers.
     pub(super) timer_ms: Option<u64>,
 }
@@ -74,6 +77,7 @@ impl Entry {
             was_up,
             was_entered: false,
             begun_at: Instant::now(),
+            prepared_after: Duration::ZERO,
             timer_ms: None,
         }
     }
@@ -111,6 +115,13 @@ impl Entry {
         message.health = health.into();
         message.health_detail = detail;
         message
+    }
+
+    /// How long its start took, of which the holder says the last two.
+    pub(super) fn stages(&self, [cloned_us, executed_us]: [u64; 2]) -> Stages {
+        let launch = self.begun_at.elapsed().saturating_sub(self.prepared_after);
+        let (clone, exec) = (Duration::from_micros(cloned_us), Duration::from_micros(executed_us));
+        Stages { prepare: self.prepared_after, launch, clone, exec }
     }
 
     /// The name of its log: another instance of the same id has another.

@@ -249,6 +249,7 @@ impl Core {
                 entry.machine.policy.stop_signal = place.stop_signal();
                 entry.body = Some(Arc::clone(place.body()));
                 entry.place = Some(*place);
+                entry.prepared_after = entry.begun_at.elapsed();
                 self.step(id, Event::Prepared);
             }
             Err(cause) => self.step(id, Event::Failed(cause)),
@@ -263,7 +264,7 @@ impl Core {
         entry.place = Some(place);
         match started {
             Ok((running, stages_us)) => {
-                self.parts.metrics.started(stages_us, entry.begun_at.elapsed());
+                self.parts.metrics.started(&entry.stages(stages_us));
                 entry.running = Some(running);
                 let early_end = entry.early_end.take();
                 self.step(id, Event::Started);
@@ -297,7 +298,6 @@ impl Core {
 
     fn end(&mut self, id: &str, ended: Ended) {
         let cause = entry::cause(ended);
-        self.parts.metrics.ended(&cause);
         self.check_no_more(id);
         if let Some(entry) = self.entries.get_mut(id) {
             entry.was_up = false;

@@ -58,6 +58,7 @@ impl Core {
     pub(super) fn step_at(&mut self, id: &str, event: Event, at_ms: u64) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let (attempt, state) = (entry.machine.attempt(), entry.machine.state().clone());
+        let is_end = matches!(event, Event::Ended(_) | Event::Failed(_) | Event::Lost);
         let effects = match entry.machine.step(event, at_ms) {
             Ok(effects) => effects,
             Err(illegal) => {
@@ -65,6 +66,10 @@ impl Core {
                 return;
             }
         };
+        // What was lost while it was being made is made anew, and has no end.
+        if let Some(end) = entry.machine.last_end().filter(|end| is_end && end.at_ms == at_ms) {
+            self.parts.metrics.ended(end);
+        }
         let now = entry.machine.attempt();
         for effect in effects {
             // What is cleared away is of the attempt before, if a new one began.

@@ -195,6 +195,10 @@ impl Machine {
 }
 
 impl State {
+    /// The words for all of them, in the order that instances come to them.
+    pub const NAMES: [&str; 7] =
+        ["reserved", "preparing", "starting", "running", "stopping", "waiting", "exited"];
+
     /// A word for it.
     pub fn name(&self) -> &'static str {
         match self {

@@ -35,7 +35,7 @@ pub use rate::{Bucket, Rate};
 pub use record::{
     HEADER_BYTES, LINE_BYTES_MAX, Record, Records, SEGMENT_HEADER_BYTES, SegmentHeader, Stream, Torn,
 };
-pub use source::{Log, Source, Tally};
+pub use source::{Log, Source, Tally, Totals};
 pub use split::{Piece, first_piece};
 
 /// Longest name of a log.

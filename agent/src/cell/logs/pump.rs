@@ -21,7 +21,7 @@ use super::error::{LogsError, Result};
 use super::files::Files;
 use super::mark::{InFlight, Mark};
 use super::rate::{Bucket, Rate};
-use super::source::{Log, Source, check_name};
+use super::source::{Counts, Log, Source, Totals, check_name};
 use super::writer::{Look, Scratch, Writer};
 use super::{LOGS_COUNT_MAX, NOTICE_INTERVAL, PARTIAL_WAIT, RETRY_WAIT, TICK};
 
@@ -81,6 +81,7 @@ pub struct Logs {
     root: PathBuf,
     inbox: Arc<Inbox>,
     in_flight: Mutex<Option<InFlight>>,
+    counts: Arc<Counts>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -103,7 +104,13 @@ impl Logs {
             .name("celda-logs".to_owned())
             .spawn(move || pump.run())
             .map_err(LogsError::kernel("start the logs' thread"))?;
-        Ok(Self { root, inbox, in_flight: Mutex::new(in_flight), thread: Some(thread) })
+        let (in_flight, counts) = (Mutex::new(in_flight), Arc::default());
+        Ok(Self { root, inbox, in_flight, counts, thread: Some(thread) })
+    }
+
+    /// Counts of all logs.
+    pub fn totals(&self) -> Totals {
+        self.counts.totals()
     }
 
     /// Begins to write a log, or goes on with one that was written before.
@@ -130,7 +137,8 @@ impl Logs {
         };
         let open = || {
             let (files, tail) = Files::open(&self.root.join(&name), limits, now_ns())?;
-            let mut writer = Writer::new(name.clone(), app, files, tail, [output, error]);
+            let mut writer =
+                Writer::new(name.clone(), app, files, tail, [output, error], Arc::clone(&self.counts));
             writer.prepare()?;
             let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(told) = in_flight.take_if(|told| told.name == name) {

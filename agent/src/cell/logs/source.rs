@@ -44,23 +44,52 @@ pub(super) struct Progress {
     pub(super) has_ended: bool,
 }
 
+/// Counts of all logs of a cell since the agent came up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// As [`Tally::lines`].
+    pub lines: u64,
+    /// As [`Tally::bytes`].
+    pub bytes: u64,
+    /// As [`Tally::dropped_lines`].
+    pub dropped_lines: u64,
+}
+
+/// The same, as the thread counts them.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) lines: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) dropped_lines: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn totals(&self) -> Totals {
+        Totals {
+            lines: self.lines.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            dropped_lines: self.dropped_lines.load(Relaxed),
+        }
+    }
+}
+
 /// What the thread tells of a log.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) progress: watch::Sender<Progress>,
-    pub(super) lines: AtomicU64,
-    pub(super) bytes: AtomicU64,
-    pub(super) dropped_lines: AtomicU64,
+    /// Of this log.
+    pub(super) counts: Counts,
+    /// Of all logs.
+    pub(super) all: Arc<Counts>,
     pub(super) is_stalled: AtomicBool,
 }
 
 impl Shared {
-    pub(super) fn new(next_sequence: u64) -> Self {
+    pub(super) fn new(next_sequence: u64, all: Arc<Counts>) -> Self {
         Self {
             progress: watch::Sender::new(Progress { next_sequence, has_ended: false }),
-            lines: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            dropped_lines: AtomicU64::new(0),
+            counts: Counts::default(),
+            all,
             is_stalled: AtomicBool::new(false),
         }
     }
@@ -99,12 +128,8 @@ impl Log {
 
     /// Counts.
     pub fn tally(&self) -> Tally {
-        Tally {
-            lines: self.shared.lines.load(Relaxed),
-            bytes: self.shared.bytes.load(Relaxed),
-            dropped_lines: self.shared.dropped_lines.load(Relaxed),
-            is_stalled: self.shared.is_stalled.load(Relaxed),
-        }
+        let Totals { lines, bytes, dropped_lines } = self.shared.counts.totals();
+        Tally { lines, bytes, dropped_lines, is_stalled: self.shared.is_stalled.load(Relaxed) }
     }
 
     /// Reads it, from there on.

@@ -14,7 +14,7 @@ use super::files::{Files, Tail};
 use super::mark::{Batch, InFlight, Mark, name_words};
 use super::rate::Bucket;
 use super::record::Stream;
-use super::source::Shared;
+use super::source::{Counts, Shared};
 
 /// Bytes that are taken from a pipe at once: what a pipe holds by default, pipe(7).
 pub(super) const INPUT_BYTES: usize = 64 << 10;
@@ -110,8 +110,9 @@ impl Writer {
         files: Files,
         tail: Tail,
         pipes: [Option<OwnedFd>; 2],
+        all: Arc<Counts>,
     ) -> Self {
-        let shared = Arc::new(Shared::new(files.position().next_sequence));
+        let shared = Arc::new(Shared::new(files.position().next_sequence, all));
         let dropping = Dropping::taken_up(tail.is_dropping);
         let pipe = |fd| Pipe { fd, partial_since_ns: None, has_hung_up: false };
         let pipes = pipes.map(|fd| fd.map(pipe));
@@ -263,9 +264,11 @@ impl Writer {
 
     fn publish(&self, encoded: &Encoded) {
         let shared = &self.shared;
-        shared.lines.fetch_add(encoded.kept_count, Relaxed);
-        shared.bytes.fetch_add(encoded.stream_bytes as u64, Relaxed);
-        shared.dropped_lines.fetch_add(encoded.dropped_count, Relaxed);
+        for counts in [&shared.counts, &shared.all] {
+            counts.lines.fetch_add(encoded.kept_count, Relaxed);
+            counts.bytes.fetch_add(encoded.stream_bytes as u64, Relaxed);
+            counts.dropped_lines.fetch_add(encoded.dropped_count, Relaxed);
+        }
         shared.is_stalled.store(false, Relaxed);
         let next_sequence = self.files.position().next_sequence;
         shared.progress.send_modify(|progress| progress.next_sequence = next_sequence);

@@ -28,7 +28,7 @@ use super::config::Config;
 use super::core::{Call, Input, Look, Parts};
 use super::events::Events;
 use super::logs::Logs;
-use super::metrics::Metrics;
+use super::metrics::{Kernel, Metrics, Now};
 use super::place::Ground;
 use super::work::Workers;
 pub use streams::Stream;
@@ -102,6 +102,19 @@ impl Service {
     async fn look(&self) -> Result<Look, Status> {
         self.ask(Call::Look).await
     }
+
+    /// What the cell counts and times, for Prometheus.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`, `DEADLINE_EXCEEDED`.
+    pub async fn metrics_text(&self) -> Result<String, Status> {
+        let look = self.look().await?;
+        let Inner { metrics, books, workers, logs, ground, .. } = &*self.0;
+        let (jobs_count, logs) = (workers.waiting_count(), logs.totals());
+        // A few small files of the kernel's, which keeps them in memory.
+        let kernel = Kernel::read(&ground.hierarchy.parent());
+        Ok(metrics.text(&Now { look: &look, books, jobs_count, logs, kernel }))
+    }
 }
 
 #[tonic::async_trait]
@@ -130,8 +143,8 @@ impl Cell for Service {
             mount: ladder.rung.into(),
             capacity: Some(resources_message(&books.capacity())),
             free: Some(resources_message(&books.free())),
-            running: look.running_count,
-            known: look.known_count,
+            running: look.running_count(),
+            known: look.known_count(),
             draining: look.is_draining,
             epoch: books.epoch(),
             controllers: kept.map(|controller| controller.name.to_owned()).collect(),
@@ -222,10 +235,7 @@ impl Cell for Service {
     }
 
     async fn metrics(&self, _: Request<v1::MetricsRequest>) -> Result<Response<v1::MetricsResponse>, Status> {
-        let look = self.look().await?;
-        let Inner { metrics, books, workers, .. } = &*self.0;
-        let text = metrics.text(look, books, workers.waiting_count());
-        Ok(Response::new(v1::MetricsResponse { text }))
+        Ok(Response::new(v1::MetricsResponse { text: self.metrics_text().await? }))
     }
 }
 

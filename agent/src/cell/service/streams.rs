@@ -127,8 +127,8 @@ impl Drain {
                 Ok(look) => look,
                 Err(status) => return Some(Err(status)),
             };
-            if self.told.replace(look.live_count) != Some(look.live_count) {
-                return Some(Ok(look.live_count));
+            if self.told.replace(look.live_count()) != Some(look.live_count()) {
+                return Some(Ok(look.live_count()));
             }
             if !look.is_draining && !self.cancel {
                 return Some(Err(Status::aborted("the drain was cancelled")));
