@@ -16,7 +16,7 @@ mod incoming;
 pub use incoming::{Connection, Incoming, Listener};
 
 use crate::demand::Shortage;
-use crate::ledger::{Ledger, Refused, ReservationId, Terms};
+use crate::ledger::{Ledger, Outcome, Refused, ReservationId, Terms};
 use crate::transport::{Error, Result};
 use crate::view::Class;
 use crate::wire::{
@@ -25,9 +25,10 @@ use crate::wire::{
 use answers::Answers;
 use celda_api::auction::v1;
 use celda_api::auction::v1::cell_server::{Cell, CellServer};
+use std::collections::HashSet;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tonic::transport::Server;
@@ -78,6 +79,9 @@ struct Inner {
     streams: AtomicU32,
     sweep_at_us: AtomicU64,
     calls: AtomicU64,
+    /// What the cell has taken over: auctioneers give none of it back. Held while a release of theirs is carried out, so
+    /// that an id is either theirs or the cell's.
+    taken_over: Mutex<HashSet<ReservationId>>,
     /// No bids and no reservations: the cell drains.
     is_draining: AtomicBool,
     /// True when the service ends: open streams end too.
@@ -96,6 +100,7 @@ impl CellService {
             streams: AtomicU32::new(0),
             sweep_at_us: AtomicU64::new(0),
             calls: AtomicU64::new(0),
+            taken_over: Mutex::default(),
             is_draining: AtomicBool::new(false),
             closing: watch::Sender::new(false),
         }))
@@ -110,6 +115,44 @@ impl CellService {
     /// Whether a demand is for this cell.
     fn takes(&self, demand: &crate::Demand) -> bool {
         !self.0.is_draining.load(Ordering::Relaxed) && self.0.class.matches(&demand.requirements)
+    }
+
+    fn taken_over(&self) -> MutexGuard<'_, HashSet<ReservationId>> {
+        self.0.taken_over.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits a reservation for the cell itself, as for an instance that begins: from now on nobody but
+    /// [`Self::give_back`] releases it, and an auctioneer that tries is told that it is over.
+    #[must_use]
+    pub fn take_over(&self, id: ReservationId) -> Outcome {
+        let mut taken_over = self.taken_over();
+        let outcome = self.ledger().commit(id);
+        if outcome == Outcome::Done {
+            taken_over.insert(id);
+        }
+        outcome
+    }
+
+    /// Releases what the cell has taken over.
+    #[must_use]
+    pub fn give_back(&self, id: ReservationId) -> Outcome {
+        let mut taken_over = self.taken_over();
+        if !taken_over.contains(&id) {
+            return Outcome::Unknown;
+        }
+        let outcome = self.ledger().release(id);
+        if outcome != Outcome::Busy {
+            taken_over.remove(&id);
+        }
+        outcome
+    }
+
+    /// Releases for an auctioneer what is not the cell's.
+    fn release(&self, first: ReservationId, count: u32) -> Settled {
+        let taken_over = self.taken_over();
+        settle_each(first, count, |id| {
+            if taken_over.contains(&id) { Outcome::Unknown } else { self.ledger().release(id) }
+        })
     }
 
     /// Ends the open streams.
@@ -217,18 +260,10 @@ impl CellService {
 
     fn answer_settle(&self, request: &SettleRequest) -> v1::SettleResponse {
         let SettleRequest { first, count, action } = *request;
-        let settle = |id: ReservationId| match action {
-            Action::Commit => self.ledger().commit(id),
-            Action::Release => self.ledger().release(id),
+        let settled = match action {
+            Action::Commit => settle_each(first, count, |id| self.ledger().commit(id)),
+            Action::Release => self.release(first, count),
         };
-        let mut settled = Settled::default();
-        for offset in 0..count {
-            match settle(first.plus(offset)) {
-                crate::ledger::Outcome::Done => settled.done += 1,
-                crate::ledger::Outcome::Unknown => settled.unknown += 1,
-                crate::ledger::Outcome::Busy => settled.busy += 1,
-            }
-        }
         wire::settled_message(&settled)
     }
 
@@ -307,6 +342,18 @@ impl Cell for CellService {
         });
         Ok(Response::new(Answers::new(request.into_inner(), permit, closing)))
     }
+}
+
+fn settle_each(first: ReservationId, count: u32, settle: impl Fn(ReservationId) -> Outcome) -> Settled {
+    let mut settled = Settled::default();
+    for offset in 0..count {
+        match settle(first.plus(offset)) {
+            Outcome::Done => settled.done += 1,
+            Outcome::Unknown => settled.unknown += 1,
+            Outcome::Busy => settled.busy += 1,
+        }
+    }
+    settled
 }
 
 fn invalid(malformed: &wire::Malformed) -> Status {

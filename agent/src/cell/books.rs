@@ -1,7 +1,8 @@
 //! The cell's side of the auction: what its ledger holds for whom, given back exactly once.
 //!
 //! An instance has one committed reservation from the moment it is accepted to its last end. It takes over one that an
-//! auctioneer made, by its id, or makes its own. The ledger is in memory: a cell that comes back begins a new epoch and
+//! auctioneer made, by its id, or makes its own. From then on it is the cell's alone: an auctioneer that gives back what
+//! became an instance is told that it is over. The ledger is in memory: a cell that comes back begins a new epoch and
 //! reserves anew, under the same ids, for what the journal knows.
 
 use std::collections::HashMap;
@@ -78,7 +79,7 @@ impl Books {
     /// Why not, for a person to read.
     pub fn take_over(&self, id: u64) -> std::result::Result<u64, String> {
         let id = ReservationId::new(id).ok_or("0 is no reservation")?;
-        match tries(|| self.ledger.commit(id), |outcome| *outcome == Outcome::Busy) {
+        match tries(|| self.service.take_over(id), |outcome| *outcome == Outcome::Busy) {
             Outcome::Done => Ok(id.get()),
             Outcome::Unknown => {
                 Err(format!("reservation {} is over, or was never made: reserve again", id.get()))
@@ -127,7 +128,7 @@ impl Books {
     /// Gives back what is held under `id`.
     pub fn release(&self, id: u64) {
         let Some(id) = ReservationId::new(id) else { return };
-        let outcome = tries(|| self.ledger.release(id), |outcome| *outcome == Outcome::Busy);
+        let outcome = tries(|| self.service.give_back(id), |outcome| *outcome == Outcome::Busy);
         if outcome != Outcome::Done {
             tracing::warn!(id = id.get(), ?outcome, "a reservation was not there to be given back");
         }
@@ -173,6 +174,42 @@ mod tests {
         assert_eq!(books.free().containers, 1);
         books.restore(first, &demand()).expect("the same id again");
         assert_eq!(books.free().containers, 0);
+    }
+
+    #[test]
+    fn what_became_an_instances_is_given_back_by_its_end_alone() {
+        use celda_api::auction::v1;
+        use celda_api::auction::v1::cell_server::Cell as _;
+        let books = books();
+        let service = books.service().clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let settle = |first_id, action: v1::settle_request::Action| {
+            let request = v1::SettleRequest { first_id, count: 2, action: action.into() };
+            let settled = runtime.block_on(service.settle(tonic::Request::new(request)));
+            let v1::SettleResponse { done, unknown, .. } = settled.expect("settled").into_inner();
+            (done, unknown)
+        };
+        let demand = v1::Demand {
+            app: 1,
+            resources: Some(v1::Resources { containers: 1, ..v1::Resources::default() }),
+            ..v1::Demand::default()
+        };
+        let (demand, ttl_us) = (Some(demand), 60_000_000);
+        let reserve = v1::ReserveRequest { demand, epoch: books.epoch(), first_id: 1000, count: 2, ttl_us };
+        let held = runtime.block_on(service.reserve(tonic::Request::new(reserve))).expect("reserved");
+        assert_eq!(held.into_inner().held, 2);
+        assert_eq!(books.take_over(1000), Ok(1000));
+        // Of the two, one is the auctioneer's still.
+        use v1::settle_request::Action::{Commit, Release};
+        assert_eq!(settle(1000, Release), (1, 1));
+        assert_eq!(settle(1000, Commit), (1, 1), "a repeated one is as before");
+        assert_eq!(settle(1000, Release), (0, 2));
+        assert_eq!(books.free().containers, 1, "the instance's is taken");
+        books.release(1000);
+        books.release(1000);
+        assert_eq!(books.free().containers, 2);
+        assert_eq!(settle(1000, Release), (0, 2));
+        assert_eq!(books.free().containers, 2);
     }
 
     #[test]

@@ -54,6 +54,11 @@ fn privileged_a_start_takes_over_a_reservation_and_its_end_gives_it_back() {
     assert_eq!(free(), 398, "nothing is taken twice");
     assert_eq!(start(&["a", "b"], &[1000, 1001]), [Outcome::Already; 2], "an answer that was lost");
     assert_eq!(start(&["c"], &[5]), [Outcome::Short], "a reservation that never was");
+    // Its auctioneer never heard of the start, and gives back what it takes for its own.
+    let action = auction::settle_request::Action::Release.into();
+    let release = auction::SettleRequest { first_id: 1000, count: 2, action };
+    let settled = cell.runtime.block_on(auctioneer.settle(release)).unwrap().into_inner();
+    assert_eq!((settled.done, settled.unknown, free()), (0, 2, 398), "they are the instances'");
     for id in ["a", "b"] {
         cell.wait(id, |one| one.status() == v1::Status::Running);
     }
