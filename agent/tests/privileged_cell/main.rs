@@ -13,4 +13,5 @@ mod journal;
 mod life;
 mod remote;
 mod support;
+mod told;
 mod words;
