@@ -12,6 +12,7 @@ use super::error::{CellError, Result};
 use super::instance::{CRASHES_COUNT_MAX, PERIOD_MS_MAX, Policy};
 use super::logs;
 use super::metrics::http::MetricsConfig;
+use super::tell::LogConfig;
 
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -31,6 +32,8 @@ pub struct Config {
     pub listen: Listen,
     /// Where its metrics are.
     pub metrics: MetricsConfig,
+    /// What it says of itself.
+    pub log: LogConfig,
     /// How much it keeps and does at once.
     pub limits: Limits,
     /// What is kept of what instances write.

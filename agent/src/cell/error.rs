@@ -55,6 +55,14 @@ pub enum CellError {
         /// What is wrong, and what would be right.
         why: String,
     },
+    /// A filter of what is said has no meaning.
+    #[error("log filter {text:?}: {why}; write a level as `info`, or directives as `info,celda::cell=debug`")]
+    Filter {
+        /// Of the configuration or the environment.
+        text: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The cell could not be reached, or refused a call.
     #[error("{what}: {why}")]
     Call {

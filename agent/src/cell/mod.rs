@@ -21,6 +21,7 @@
 //! | [`books`] | the cell's side of the auction |
 //! | [`lock`] | that there is one agent |
 //! | [`events`], [`view`], [`metrics`] | what is shown |
+//! | [`tell`] | what the agent says of itself |
 //! | [`service`], [`agent`] | the API, and the daemon around all |
 //! | [`crowd`] | strangers' tasks, at most so many |
 //! | [`door`] | TCP with certificates on both sides |
@@ -46,6 +47,7 @@ pub mod metrics;
 pub mod network;
 pub mod place;
 pub mod service;
+pub mod tell;
 pub mod view;
 pub mod wish;
 pub mod wish_health;

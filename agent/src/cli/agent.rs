@@ -10,7 +10,9 @@ use crate::cell::config::Config;
 use crate::cell::holder;
 
 pub(super) fn main(context: &Context, args: &AgentArgs) -> Result<ExitCode> {
-    let config = Config::read(args.config.as_deref())?;
+    let mut config = Config::read(args.config.as_deref())?;
+    config.log.format = args.log_format.unwrap_or(config.log.format);
+    config.log.begin()?;
     let (store, ladder) = context.store_and_ladder()?;
     let home = Home { root: context.global.root.clone(), run: context.global.run.clone() };
     agent::run(&home, config, store, ladder)?;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use crate::cell::tell::Format;
+
 /// Seconds of grace that a flag may give: an hour.
 const GRACE_MAX_S: i64 = 3600;
 
@@ -60,6 +62,9 @@ pub struct AgentArgs {
     /// Configuration, TOML
     #[arg(long, value_name = "FILE", env = "CELDA_CONFIG", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
+    /// How the agent's own lines on standard error look [default: `format` of [log], which is text]
+    #[arg(long, value_name = "FORMAT", env = "CELDA_LOG_FORMAT")]
+    pub log_format: Option<Format>,
 }
 
 /// `celda holder`, which an agent starts.

@@ -43,12 +43,16 @@ use std::process::ExitCode;
 use args::{Cli, Command};
 use context::Context;
 
+use crate::cell::tell::FILTER_ENV;
+
 /// What a command of celda ends with when celda itself failed, as Docker's.
 pub const EXIT_FAILED: u8 = 125;
 
 /// Runs one command and gives its exit status.
 pub fn main(cli: Cli) -> ExitCode {
-    log_if_asked(matches!(cli.command, Command::Agent(_)));
+    if !matches!(cli.command, Command::Agent(_)) {
+        log_if_asked();
+    }
     let context = match Context::new(cli.global) {
         Ok(context) => context,
         Err(error) => return fail(&error),
@@ -97,10 +101,10 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::from(EXIT_FAILED)
 }
 
-/// `CELDA_LOG=debug` shows what the libraries do; without it not even the subscriber is made, but for a daemon's.
-fn log_if_asked(is_daemon: bool) {
-    let asked = std::env::var("CELDA_LOG").ok();
-    if let Some(filter) = asked.or_else(|| is_daemon.then(|| "info".to_owned())) {
+/// `CELDA_LOG=debug` shows what the libraries do; without it not even the subscriber is made. An agent's is made when its
+/// configuration is known.
+fn log_if_asked() {
+    if let Ok(filter) = std::env::var(FILTER_ENV) {
         let filter = tracing_subscriber::EnvFilter::new(filter);
         let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal);

@@ -16,4 +16,5 @@ mod journal;
 mod life;
 mod remote;
 mod support;
+mod told;
 mod words;

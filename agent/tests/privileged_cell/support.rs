@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::ops::Deref;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use celda_api::cell::v1;
@@ -22,8 +23,14 @@ pub(crate) struct Cell {
     before: Leftovers,
     /// Further lines of the configuration's `[limits]`, and other tables.
     limits: String,
+    /// Further flags of the agent.
+    pub(crate) flags: Vec<&'static str>,
+    /// What it is to say.
+    pub(crate) filter: &'static str,
     /// What the agent said until it was up.
     pub(crate) said: String,
+    /// What it said since.
+    pub(crate) heard: Arc<Mutex<String>>,
     pub(crate) runtime: Runtime,
 }
 
@@ -54,8 +61,17 @@ impl Cell {
     fn on(celda: Celda, limits: &str) -> Self {
         let before = celda.leftovers();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut cell =
-            Self { celda, agent: None, before, limits: limits.to_owned(), said: String::new(), runtime };
+        let mut cell = Self {
+            celda,
+            agent: None,
+            before,
+            limits: limits.to_owned(),
+            flags: Vec::new(),
+            filter: "info",
+            said: String::new(),
+            heard: Arc::default(),
+            runtime,
+        };
         cell.begin();
         cell
     }
@@ -63,7 +79,7 @@ impl Cell {
     /// Starts the agent and waits until it is up.
     pub(crate) fn begin(&mut self) {
         let mut command = self.agent_command();
-        let mut agent = command.env("CELDA_LOG", "info").stderr(Stdio::piped()).spawn().unwrap();
+        let mut agent = command.env("CELDA_LOG", self.filter).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(agent.stderr.take().unwrap());
         let mut all = String::new();
         while !all.contains("the cell is up") {
@@ -71,7 +87,15 @@ impl Cell {
         }
         self.said = all;
         // Whatever else it says must not block it.
-        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::stderr()));
+        let heard = Arc::clone(&self.heard);
+        std::thread::spawn(move || {
+            for line in said.lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                let mut heard = heard.lock().unwrap();
+                heard.push_str(&line);
+                heard.push('\n');
+            }
+        });
         self.agent = Some(agent);
     }
 
@@ -111,7 +135,7 @@ impl Cell {
         let config = self.files().join("agent.toml");
         let text = format!("[capacity]\ncontainers = 400\n[limits]\nworkers_count = 4\n{}\n", self.limits);
         std::fs::write(&config, text).unwrap();
-        self.command(&["agent", "--config", config.to_str().unwrap()])
+        self.command(&[&["agent", "--config", config.to_str().unwrap()][..], &self.flags].concat())
     }
 
     /// Starts the agent again, with other lines of the configuration.

@@ -33,6 +33,7 @@ impl Core {
     /// # Errors
     /// [`CellError::Holder`] when the holder is gone meanwhile, [`CellError::Journal`] for a spec that is none any more.
     pub fn adopt(&mut self, known: Known, news: Vec<News>, holder: &Holder) -> Result<()> {
+        let _adopt = tracing::info_span!("adopt", known_count = known.instances.len()).entered();
         let mut there = HashMap::new();
         for one in news {
             if let News::There { id, running, body, ended } = one {
@@ -47,7 +48,6 @@ impl Core {
             })?;
             self.wishes.insert(digest, Arc::new(wish));
         }
-        let known_count = known.instances.len();
         let mut adopted_count = 0;
         for (id, kept) in known.instances {
             let Some(wish) = self.wishes.get(&kept.spec).cloned() else { continue };
@@ -56,6 +56,8 @@ impl Core {
             let of_holder = there.remove(&container(&id, entry.machine.attempt()));
             self.entries.insert(id.clone(), entry);
             adopted_count += usize::from(of_holder.is_some());
+            let pid = of_holder.as_ref().map(|there| there.running.pid);
+            tracing::debug!(id, pid, "taken up");
             self.take_over(&id, of_holder);
         }
         for (stranger, there) in &there {
@@ -71,7 +73,7 @@ impl Core {
         let used: std::collections::HashSet<_> =
             self.entries.values().map(|entry| entry.wish.digest.clone()).collect();
         self.wishes.retain(|digest, _| used.contains(digest));
-        tracing::info!(known_count, adopted_count, "the cell is back");
+        tracing::info!(adopted_count, "the cell is back");
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use super::entry::container;
 use super::{Core, Input};
 use crate::cell::instance::{Cause, Effect};
 use crate::cell::place::{Place, failed};
+use crate::cell::tell;
 
 impl Core {
     pub(super) fn run_effects(&mut self) {
@@ -33,6 +34,8 @@ impl Core {
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.begun_at = std::time::Instant::now();
+        entry.start = tell::start(&id, &entry.app, &entry.wish.message.image, attempt);
+        let span = entry.start.clone();
         let (wish, ground) = (Arc::clone(&entry.wish), Arc::clone(&self.parts.ground));
         let (workers, sender) = (self.parts.workers.clone(), self.parts.sender.clone());
         self.parts.workers.give(Box::new(move |_| {
@@ -40,6 +43,7 @@ impl Core {
             let wanted = Arc::clone(&wish);
             let then = move |image: std::result::Result<_, String>| {
                 let job = move || {
+                    let _prepare = tracing::debug_span!(parent: &span, "prepare").entered();
                     let name = container(&id, attempt);
                     let prepare = |image| Place::prepare(&ground, image, &wish, &id, &name);
                     let result = match image {
@@ -56,13 +60,15 @@ impl Core {
     }
 
     fn launch(&mut self, id: String, attempt: u32) {
-        let place = self.entries.get_mut(&id).and_then(|entry| entry.place.take());
-        let Some(mut place) = place else {
+        let entry = self.entries.get_mut(&id);
+        let place = entry.and_then(|entry| Some((entry.place.take()?, entry.start.clone())));
+        let Some((mut place, span)) = place else {
             tracing::error!(id, "nothing is prepared to be started");
             return;
         };
         let sender = self.parts.sender.clone();
         self.parts.workers.give_urgent(Box::new(move |worker| {
+            let _launch = tracing::debug_span!(parent: &span, "launch").entered();
             let result = place.launch(&worker.holder, &container(&id, attempt));
             let _ = sender.send(Input::Started { id, attempt, place: Box::new(place), result });
         }));

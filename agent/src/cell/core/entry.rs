@@ -50,6 +50,8 @@ pub(super) struct Entry {
     pub(super) was_entered: bool,
     /// When the attempt that is under way began.
     pub(super) begun_at: Instant,
+    /// The span of that attempt's start.
+    pub(super) start: tracing::Span,
     /// How long it took until it was prepared.
     pub(super) prepared_after: Duration,
     /// When it is looked at next, among the core's timers.
@@ -77,6 +79,7 @@ impl Entry {
             was_up,
             was_entered: false,
             begun_at: Instant::now(),
+            start: tracing::Span::none(),
             prepared_after: Duration::ZERO,
             timer_ms: None,
         }

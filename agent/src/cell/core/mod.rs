@@ -37,7 +37,7 @@ use super::holder::{Ended, News, Started};
 use super::instance::{Cause, Event};
 use super::journal::Journal;
 use super::logs::{Log, Logs};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Stages};
 use super::place::{Ground, Place};
 use super::wish::Wish;
 use super::work::Workers;
@@ -264,7 +264,15 @@ impl Core {
         entry.place = Some(place);
         match started {
             Ok((running, stages_us)) => {
-                self.parts.metrics.started(&entry.stages(stages_us));
+                let stages = entry.stages(stages_us);
+                self.parts.metrics.started(&stages);
+                let Stages { prepare, launch, clone, exec } = stages;
+                let us = |stage: Duration| stage.as_micros() as u64;
+                // The span ends with this, and what it took is what the start took.
+                let span = std::mem::replace(&mut entry.start, tracing::Span::none());
+                tracing::debug!(parent: &span, prepare_us = us(prepare), launch_us = us(launch), clone_us = us(clone),
+                    exec_us = us(exec), pid = running.pid, "it runs");
+                drop(span);
                 entry.running = Some(running);
                 let early_end = entry.early_end.take();
                 self.step(id, Event::Started);
@@ -274,7 +282,9 @@ impl Core {
                     self.end(id, ended);
                 }
             }
-            Err((status, why)) => self.step(id, Event::Failed(Cause::Failed { status, why })),
+            Err((status, why)) => {
+                self.step(id, Event::Failed(Cause::Failed { status, why }));
+            }
         }
     }
 

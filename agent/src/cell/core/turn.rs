@@ -69,6 +69,9 @@ impl Core {
         // What was lost while it was being made is made anew, and has no end.
         if let Some(end) = entry.machine.last_end().filter(|end| is_end && end.at_ms == at_ms) {
             self.parts.metrics.ended(end);
+            let by = end.stopped_by.as_ref().map(tracing::field::display);
+            tracing::debug!(id, attempt, cause = %end.cause, by, gave_up = end.gave_up, "it ended");
+            entry.start = tracing::Span::none(); // of a start that failed
         }
         let now = entry.machine.attempt();
         for effect in effects {

@@ -100,7 +100,12 @@ impl Keeper {
         let _ = stream.set_nodelay(true);
         match tokio::time::timeout(HANDSHAKE_DEADLINE, self.acceptor.accept(stream)).await {
             Ok(Ok(stream)) => match self.places.try_acquire_owned() {
-                Ok(place) => drop(self.out.send(Ok(Connection::new(stream, place))).await),
+                Ok(place) => {
+                    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                    let client = certificates.first().and_then(tls::common_name);
+                    tracing::info!(%peer, client, "a client was let in");
+                    let _ = self.out.send(Ok(Connection::new(stream, place))).await;
+                }
                 Err(_) => {
                     tracing::warn!(%peer, "as many connections are open as may be: listen.connections_max");
                 }

@@ -41,7 +41,8 @@ where
                 .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
                 .http2_max_header_list_size(HEADER_BYTES_MAX)
                 .http2_keepalive_interval(Some(KEEPALIVE))
-                .http2_keepalive_timeout(Some(KEEPALIVE)),
+                .http2_keepalive_timeout(Some(KEEPALIVE))
+                .trace_fn(|request| tracing::debug_span!("call", path = request.uri().path())),
         )
     };
     let shutdown = shutdown.boxed().shared();

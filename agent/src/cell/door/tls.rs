@@ -74,6 +74,13 @@ fn read(field: &'static str, path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What the authority calls a client whose certificate it is: for the log.
+pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let mut names = parsed.subject().iter_common_name();
+    names.next()?.as_str().ok().map(str::to_owned)
+}
+
 /// Lets in certificates of an authority that have one of some names.
 #[derive(Debug)]
 struct Named {
