@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use celda_layerfs::mount::{Root, remove_container};
 
@@ -39,6 +40,11 @@ pub struct Ground {
     /// celda's own filter, compiled, by the capabilities that it depends on.
     filters: Mutex<HashMap<u64, Arc<[BpfInstruction]>>>,
 }
+
+/// How often a layer is tried to be removed that is still locked, and what is waited between: an agent that was killed may
+/// have sent the lock to the holder, which lets go of it when it finds that nobody is there.
+const REMOVE_TRIES_COUNT: u32 = 100;
+const REMOVE_WAIT: Duration = Duration::from_millis(20);
 
 /// Sets of capabilities whose filter is remembered.
 const FILTERS_COUNT_MAX: usize = 64;
@@ -87,6 +93,12 @@ impl Ground {
     /// What could not be removed.
     pub fn remove(&self, container: &str) -> Result<()> {
         self.hierarchy.remove_stale(container)?;
+        for _ in 1..REMOVE_TRIES_COUNT {
+            match remove_container(&self.layers, container) {
+                Err(celda_layerfs::Error::LayerInUse { .. }) => std::thread::sleep(REMOVE_WAIT),
+                answer => return Ok(answer?),
+            }
+        }
         Ok(remove_container(&self.layers, container)?)
     }
 }

@@ -66,6 +66,15 @@ impl Celda {
         celda.filled(test)
     }
 
+    /// The same on a disk that keeps limits of projects.
+    pub(crate) fn with_image_on_projects(test: &str, disk_mib: u64) -> Option<Self> {
+        let mut celda = privileged(test).then(Self::new)?;
+        fs::create_dir(celda.root()).expect("a directory for the store");
+        let disk = SmallDisk::mount_with_projects(test, celda.directory(), &celda.root(), disk_mib)?;
+        celda.disk = Some(disk);
+        celda.filled(test)
+    }
+
     fn filled(self, test: &str) -> Option<Self> {
         let celda = self;
         let busybox = busybox(test)?;

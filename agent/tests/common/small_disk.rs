@@ -11,6 +11,34 @@ pub(crate) struct SmallDisk {
 impl SmallDisk {
     /// One of so many MiB at `point`, with its file in `directory`. `None` where the test is to be skipped.
     pub(crate) fn mount(test: &str, directory: &Path, point: &Path, mib: u64) -> Option<Self> {
+        match Self::mount_with(directory, point, mib, (&[], "loop")) {
+            Ok(disk) => Some(disk),
+            Err(why) => {
+                assert!(std::env::var_os("CELDA_REQUIRE_PRIVILEGED").is_none(), "{test} needs a disk: {why}");
+                println!("skipped: {test} needs a small disk of its own: {why}");
+                None
+            }
+        }
+    }
+
+    /// One that keeps limits of projects. `None` where the kernel has none, which is said.
+    pub(crate) fn mount_with_projects(test: &str, directory: &Path, point: &Path, mib: u64) -> Option<Self> {
+        let features = ["-O", "project,quota", "-E", "quotatype=prjquota"];
+        match Self::mount_with(directory, point, mib, (&features, "loop,prjquota")) {
+            Ok(disk) => Some(disk),
+            Err(why) => {
+                println!("skipped: {test} needs a kernel with project quotas: {why}");
+                None
+            }
+        }
+    }
+
+    fn mount_with(
+        directory: &Path,
+        point: &Path,
+        mib: u64,
+        (features, options): (&[&str], &str),
+    ) -> Result<Self, String> {
         let file = directory.join("small-disk");
         std::fs::File::create(&file).and_then(|file| file.set_len(mib << 20)).expect("a file");
         let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
@@ -21,17 +49,11 @@ impl SmallDisk {
                 false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
             })
         };
-        let quiet = ["-q", "-F", "-m", "0"].map(Path::new);
-        let formatted = done("mkfs.ext4", &[&quiet[..], &[&file]].concat());
-        let mounted = formatted.and_then(|()| done("mount", &["-o".as_ref(), "loop".as_ref(), &file, point]));
-        match mounted {
-            Ok(()) => Some(Self { point: point.to_owned() }),
-            Err(why) => {
-                assert!(std::env::var_os("CELDA_REQUIRE_PRIVILEGED").is_none(), "{test} needs a disk: {why}");
-                println!("skipped: {test} needs a small disk of its own: {why}");
-                None
-            }
-        }
+        let quiet = ["-q", "-F", "-m", "0"];
+        let words: Vec<&Path> = quiet.iter().chain(features).map(Path::new).chain([&*file]).collect();
+        done("mkfs.ext4", &words)?;
+        done("mount", &["-o".as_ref(), options.as_ref(), &file, point])?;
+        Ok(Self { point: point.to_owned() })
     }
 
     /// Bytes in use and bytes that are left.

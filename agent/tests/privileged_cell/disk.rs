@@ -120,6 +120,39 @@ fn privileged_a_container_with_mapped_ids_meets_its_limit() {
 }
 
 #[test]
+fn privileged_a_project_quota_binds_whoever_has_mapped_ids() {
+    let Some(celda) = Celda::with_image_on_projects("a_project_quota", 256) else { return };
+    if !celda.takes_detached("mapped ids") {
+        return;
+    }
+    let info: serde_json::Value = serde_json::from_str(&celda.ok(&["info", "--json"])).unwrap();
+    let way = info["disk_limits"]["way"].as_str().unwrap();
+    assert_eq!(way, "project quota with a user namespace, sized filesystem without");
+    let before = celda.leftovers();
+    let flags = |size: &'static str| ["--storage-opt", size, "--userns", "map:0:100000:65536"];
+    let look = format!("busybox chattr -P / 2>&1; busybox chattr -p 0 / 2>&1; {FILL}");
+    let said = celda.shell(&flags("size=32m"), &look);
+    assert!(said.contains("quota exceeded"), "{said}");
+    assert_met_its_limit(&said, 32 << 10);
+    // The number of one that is gone is free for another, with another limit.
+    let said = celda.shell(&flags("size=64m"), FILL);
+    assert_met_its_limit(&said, 64 << 10);
+    assert_met_its_limit(&celda.shell(&["--storage-opt", "size=32m"], FILL), 32 << 10);
+    let args = celda.shell_args(&flags("size=16m"), &format!("echo on; {FOR_EVER}"));
+    let mut command = celda.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut run = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut said = std::io::BufReader::new(run.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert_eq!(line, "on\n");
+    run.kill().unwrap();
+    run.wait().unwrap();
+    celda.ok(&["gc"]);
+    before.assert_unchanged(celda.directory(), "project quotas");
+    assert_eq!(std::fs::read_dir(celda.root().join("containers")).unwrap().count(), 0);
+}
+
+#[test]
 fn privileged_limits_that_are_killed_in_the_making_leave_nothing() {
     let Some(celda) = Celda::with_image("killed_limits") else { return };
     if !has_limits(&celda, "killed limits", &[]) {

@@ -7,7 +7,9 @@ mod common;
 
 mod adoption;
 mod auction;
+mod bad_input;
 mod batch;
+mod churn;
 mod disk;
 mod full_disk;
 mod health;

@@ -55,11 +55,17 @@ fn privileged_logs_are_kept_over_restarts_and_kills_of_the_agent() {
     cell.leaves_nothing("logs");
 }
 
+/// What is written without a newline where `CELDA_TEST_FLOOD_MIB` does not say: 1024 is a gigabyte, and takes a minute.
+const FLOOD_MIB: u64 = 128;
+
 #[test]
 fn privileged_a_flood_without_a_newline_stops_nobody() {
     let Some(cell) = Cell::up("a_flood") else { return };
-    cell.run(&["--name", "flood", "--task"], "busybox head -c 50000000 /dev/zero; echo; echo done");
     cell.run(&["--name", "other"], FOR_EVER);
+    let before_kib = peak_kib(cell.agent_pid());
+    let mib: u64 = std::env::var("CELDA_TEST_FLOOD_MIB").map_or(FLOOD_MIB, |text| text.parse().unwrap());
+    let script = format!("busybox head -c {} /dev/zero; echo; echo done", mib << 20);
+    cell.run(&["--name", "flood", "--task"], &script);
     assert_eq!(cell.ended("flood").code, 0);
     assert_eq!(cell.ok(&["logs", "--tail", "1", "flood"]), "done\n");
     let kept: u64 = std::fs::read_dir(cell.root().join("cell/logs"))
@@ -69,7 +75,17 @@ fn privileged_a_flood_without_a_newline_stops_nobody() {
         .map(|file| file.metadata().unwrap().len())
         .sum();
     assert!(kept < 40 << 20, "{kept} bytes are kept");
+    let grown_kib = peak_kib(cell.agent_pid()) - before_kib;
+    assert!(grown_kib < 32 << 10, "the agent took {grown_kib} KiB more at its peak");
+    assert_eq!(cell.wait("other", |one| one.status() == v1::Status::Running).attempt, 1);
     cell.leaves_nothing("a flood");
+}
+
+/// The most memory that a process has had.
+fn peak_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[test]
