@@ -72,7 +72,7 @@ fn what_waits_for_its_turn_is_not_held_to_its_time() {
     let tell = Box::new(move |report: celda::cell::health::Report| drop(tell.send(report.state)));
     let checks = impatient(Probe::Exec(refused()));
     health.watch(Watch { checks, network: None, known: Some(State::Up), tell }).expect("watched");
-    let mut next = || states.recv_timeout(super::support::DEADLINE).expect("a state in time");
+    let next = || states.recv_timeout(super::support::DEADLINE).expect("a state in time");
     assert_eq!(next(), State::Up);
     for watched in &hanging {
         watched.failure();

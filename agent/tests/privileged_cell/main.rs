@@ -6,10 +6,14 @@
 mod common;
 
 mod adoption;
+mod attach;
 mod auction;
 mod batch;
 mod health;
+mod hostile;
+mod hostile_clients;
 mod journal;
 mod life;
 mod support;
+mod witness;
 mod words;

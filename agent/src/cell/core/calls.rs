@@ -9,6 +9,7 @@ use celda_api::cell::v1::outcome::Result as Outcome;
 use celda_auction::Resources;
 use tokio::sync::oneshot;
 
+use super::attaching::Attachment;
 use super::entry::{Entry, container};
 use super::turn::Undo;
 use super::{Core, now_ms};
@@ -17,7 +18,7 @@ use crate::cell::journal::{Kept, Message, Record};
 use crate::cell::logs::Log;
 use crate::cell::wish::Wish;
 
-const NOT_THERE: &str = "there is no such instance";
+pub(super) const NOT_THERE: &str = "there is no such instance";
 
 /// Equal instances that are wanted.
 #[derive(Debug)]
@@ -97,6 +98,13 @@ pub enum Call {
         id: String,
         /// The answer; nothing when it does not run, and why.
         answer: oneshot::Sender<Result<Entrance, String>>,
+    },
+    /// A running container, for somebody to attach to it.
+    Attach {
+        /// Which instance.
+        id: String,
+        /// The answer; nothing when it does not run, and why.
+        answer: oneshot::Sender<Result<Attachment, String>>,
     },
     /// How the cell is.
     Look(oneshot::Sender<Look>),
@@ -200,6 +208,7 @@ impl Core {
             Call::Drain { grace_ms, cancel, answer } => self.drain(grace_ms, cancel, answer),
             Call::Logs { ids, app, answer } => drop(answer.send(self.written(&ids, &app))),
             Call::Enter { id, answer } => drop(answer.send(self.enter(&id))),
+            Call::Attach { id, answer } => drop(answer.send(self.attach(&id))),
             Call::Look(answer) => drop(answer.send(self.look())),
         }
     }
