@@ -155,7 +155,7 @@ pub struct Limits {
     pub roots_spare_max: u32,
     /// Images pulled at once, 1 to 32.
     pub pulls_count: u32,
-    /// Streams (Watch, Drain) at once, 1 to 65535.
+    /// Streams (Watch, Logs, Exec, Attach, Drain) at once, 1 to 65535.
     pub streams_max: u32,
     /// Bytes after which the journal is compacted, 64 KiB to 256 MiB.
     pub journal_bytes: u64,

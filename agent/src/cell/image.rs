@@ -3,6 +3,7 @@
 //! ```text
 //! open(wish, then) ── here ──> then(image), at once
 //!                 └── not here ──> a puller's thread ──> then(image) of everybody who waits for it
+//!                                    ^ abandoned by all of them: cancelled
 //! ```
 //! An image stays leased while a container of it is prepared or runs, and a minute longer.
 
@@ -27,6 +28,8 @@ use crate::Result;
 const IDLE_WAIT: Duration = Duration::from_secs(60);
 /// How long a name is taken to mean the image that it meant.
 const NAME_WAIT: Duration = Duration::from_secs(1);
+/// What those are told who do not wait any more.
+const ABANDONED: &str = "it was stopped before its image was here";
 
 /// An image that containers run from.
 #[derive(Debug)]
@@ -60,7 +63,8 @@ pub struct Images {
     /// Used roots kept of each.
     roots_count_max: usize,
     shared: Mutex<Shared>,
-    pulls: Sender<Reference>,
+    /// With the number of the wait that wants it.
+    pulls: Sender<(Reference, u64)>,
 }
 
 #[derive(Default)]
@@ -70,9 +74,20 @@ struct Shared {
     /// What names meant when they were looked up last.
     names: HashMap<String, (Digest, Instant)>,
     /// Who waits for a pull, by the reference's text.
-    waiting: HashMap<String, Vec<Then>>,
+    waiting: HashMap<String, Waiting>,
+    waits_count: u64,
     /// When used roots were looked through last.
     trimmed_at: Option<Instant>,
+}
+
+/// Those who wait for one pull.
+struct Waiting {
+    /// Another pull of the same reference has another.
+    number: u64,
+    /// Of the pull.
+    cancel: Cancel,
+    /// Each with its own: cancelled, it does not wait any more.
+    all: Vec<(Cancel, Then)>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -94,15 +109,15 @@ impl Images {
     /// When no thread can be had.
     pub fn new(store: Store, ladder: Ladder, limits: &Limits) -> std::io::Result<Arc<Self>> {
         // As many as there are instances can wait, each for another image.
-        let (pulls, wanted) = crossbeam_channel::unbounded::<Reference>();
+        let (pulls, wanted) = crossbeam_channel::unbounded();
         let roots_count_max = limits.roots_spare_max as usize;
         let images = Arc::new(Self { store, ladder, roots_count_max, shared: Mutex::default(), pulls });
         for _ in 0..limits.pulls_count {
             let (images, wanted) = (Arc::downgrade(&images), wanted.clone());
             std::thread::Builder::new().name("puller".into()).spawn(move || {
-                for reference in wanted {
+                for (reference, number) in wanted {
                     let Some(images) = images.upgrade() else { return };
-                    images.fetch(&reference);
+                    images.fetch(&reference, number);
                 }
             })?;
         }
@@ -123,8 +138,9 @@ impl Images {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the image of a wish and does `then` with it: at once, or on another thread when it was fetched.
-    pub fn open(&self, wish: &Wish, then: Then) {
+    /// Opens the image of a wish and does `then` with it: at once, or on another thread when it was fetched, or
+    /// [abandoned](Self::abandon) because `cancel` was.
+    pub fn open(&self, wish: &Wish, cancel: &Cancel, then: Then) {
         let found = match self.known(&wish.image) {
             Some(image) => Ok(Some(image)),
             None => self.look(&wish.image).map_err(|error| error.to_string()),
@@ -137,12 +153,35 @@ impl Images {
             }
             Ok(None) => {
                 let mut shared = self.shared();
-                let waiting = shared.waiting.entry(wish.image.to_string()).or_default();
-                waiting.push(then);
-                if waiting.len() == 1 {
-                    let _ = self.pulls.send(wish.image.clone());
+                if cancel.is_cancelled() {
+                    drop(shared); // after this look whoever abandons it finds it among those who wait
+                    return then(Err(ABANDONED.into()));
                 }
+                let Shared { waiting, waits_count, .. } = &mut *shared;
+                let waiting = waiting.entry(wish.image.to_string()).or_insert_with(|| {
+                    *waits_count += 1;
+                    let _ = self.pulls.send((wish.image.clone(), *waits_count));
+                    Waiting { number: *waits_count, cancel: Cancel::default(), all: Vec::new() }
+                });
+                waiting.all.push((cancel.clone(), then));
             }
+        }
+    }
+
+    /// Answers those who wait for this image and were cancelled; when nobody else waits, its pull is cancelled too.
+    pub fn abandon(&self, reference: &Reference) {
+        let name = reference.to_string();
+        let mut shared = self.shared();
+        let Some(waiting) = shared.waiting.get_mut(&name) else { return };
+        let abandoned: Vec<_> = waiting.all.extract_if(.., |(cancel, _)| cancel.is_cancelled()).collect();
+        if waiting.all.is_empty()
+            && let Some(waiting) = shared.waiting.remove(&name)
+        {
+            waiting.cancel.cancel();
+        }
+        drop(shared);
+        for (_, then) in abandoned {
+            then(Err(ABANDONED.into()));
         }
     }
 
@@ -183,15 +222,25 @@ impl Images {
         Ok(image)
     }
 
-    fn fetch(&self, reference: &Reference) {
+    fn fetch(&self, reference: &Reference, number: u64) {
+        let name = reference.to_string();
+        let of_ours = |waiting: &Waiting| waiting.number == number;
+        let Some(cancel) =
+            self.shared().waiting.get(&name).filter(|one| of_ours(one)).map(|one| one.cancel.clone())
+        else {
+            return; // nobody waits any more
+        };
         let options = PullOptions::default();
         let silent: Arc<dyn celda_layerfs::progress::Progress> = Arc::new(Silent);
-        tracing::info!(image = %reference, "pulling");
-        let pulled = pull(&self.store, reference, &options, &silent, &Cancel::default());
+        tracing::info!(image = name, "pulling");
+        let pulled = pull(&self.store, reference, &options, &silent, &cancel);
         let image = pulled.map_err(crate::Error::from).and_then(|record| self.opened(reference, record));
         let image = image.map_err(|error| error.to_string());
-        let waiting = self.shared().waiting.remove(&reference.to_string()).unwrap_or_default();
-        for then in waiting {
+        let mut shared = self.shared();
+        let is_ours = shared.waiting.get(&name).is_some_and(of_ours);
+        let waiting = if is_ours { shared.waiting.remove(&name) } else { None };
+        drop(shared);
+        for (_, then) in waiting.into_iter().flat_map(|waiting| waiting.all) {
             then(image.clone());
         }
     }

@@ -111,6 +111,7 @@ pub struct Place {
     network: Option<OwnedFd>,
     is_sealed: bool,
     init: bool,
+    input: bool,
     stop_signal: i32,
     body: Arc<OwnedFd>,
 }
@@ -148,8 +149,8 @@ impl Place {
         match Self::fill(ground, &image, wish, id, &mut root) {
             Ok((built, is_sealed, network)) => {
                 let Filled { body, stop_signal } = built;
-                let init = wish.flags.init;
-                Ok(Self { image, root, network, is_sealed, init, stop_signal, body })
+                let (init, input) = (wish.flags.init, wish.is_interactive());
+                Ok(Self { image, root, network, is_sealed, init, input, stop_signal, body })
             }
             Err(error) => {
                 root.remove()?;
@@ -211,8 +212,10 @@ impl Place {
             lock: self.root.lock(),
             lease: self.image.lease.file().as_fd(),
             network: self.network.as_ref().map(|network| network.as_fd()),
+            init: self.init,
+            input: self.input,
         };
-        holder.start(container, self.init, &handed)
+        holder.start(container, &handed)
     }
 
     /// Gives root and network to the next container, if this one, which has ended, left them as they were and

@@ -12,6 +12,8 @@ use prost::Message as _;
 use super::config::Defaults;
 use super::instance::{CRASHES_COUNT_MAX, PERIOD_MS_MAX, Policy, Restart};
 use super::wish_health;
+use crate::sandbox::caps::{self, CapSet};
+use crate::sandbox::idmap::Userns;
 use crate::spec::size::{CPU_PERIOD_US, Cpus, MemorySwap, Size};
 use crate::spec::{Network, RunFlags};
 
@@ -24,6 +26,8 @@ const NAME_BYTES_MAX: usize = 128;
 /// Bytes of an id: with an attempt's number it names a cgroup and a directory, with its birth a log.
 const ID_BYTES_MAX: usize = 48;
 const HOUR_MS: u32 = 3_600_000;
+/// What looks into other processes, see capabilities(7).
+const TRACE: &str = "SYS_PTRACE";
 
 /// A spec, as meant.
 #[derive(Debug)]
@@ -59,7 +63,28 @@ impl Wish {
     /// What is wrong with it, naming the field.
     pub fn read(message: v1::Spec, defaults: &Defaults) -> Result<Self, String> {
         let bytes = message.encode_to_vec();
-        Self::of(message, bytes, defaults)
+        let wish = Self::of(message, bytes, defaults)?;
+        wish.check_programs()?;
+        Ok(wish)
+    }
+
+    /// A check by a program that can never be run would end its instance for ever. What was accepted before is kept as it
+    /// is, without that check.
+    fn check_programs(&self) -> Result<(), String> {
+        let RunFlags { privileged, userns, cap_add, cap_drop, .. } = &self.flags;
+        if !self.health.has_program() || *userns != Userns::Host {
+            return Ok(());
+        }
+        let caps =
+            caps::apply(CapSet::docker_default(), cap_add, cap_drop).map_err(|error| error.to_string())?;
+        let may_trace = *privileged || caps::parse(TRACE).is_ok_and(|trace| caps.has(trace));
+        if !may_trace {
+            return Ok(());
+        }
+        Err("health: no program is run in an instance that has SYS_PTRACE over the host's users, as it could look into \
+             the agent by it: check by http or tcp, take the capability away, or give it users of its own \
+             (security.userns)"
+            .into())
     }
 
     /// Checks a message that was kept. Its bytes are what they were: a version that encodes otherwise, or knows fewer
@@ -101,6 +126,11 @@ impl Wish {
             message,
             bytes,
         })
+    }
+
+    /// Whether its containers have a standard input that somebody may attach to.
+    pub fn is_interactive(&self) -> bool {
+        self.message.process.as_ref().is_some_and(|process| process.interactive)
     }
 
     /// What it takes of a ledger, for an instance of `app`.
@@ -255,6 +285,7 @@ fn flags(message: &v1::Spec) -> Result<RunFlags, String> {
         hostname: some(message.hostname.clone()),
         labels,
         init: process.init,
+        tty: process.terminal,
         network,
         volumes: all("files.volumes", &files.volumes)?,
         tmpfs: all("files.tmpfs", &files.tmpfs)?,
@@ -359,6 +390,36 @@ mod tests {
         for (message, named) in cases {
             let error = read(message).expect_err(named);
             assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_can_never_be_run_is_no_check() {
+        let probe = |probe| v1::Health {
+            liveness: Some(v1::Check { probe: Some(probe), ..v1::Check::default() }),
+            ..v1::Health::default()
+        };
+        let program = || probe(v1::check::Probe::Exec(v1::ExecProbe { command: vec!["true".into()] }));
+        let with = |health, security| v1::Spec { health: Some(health), security: Some(security), ..spec() };
+        let add = |name: &str| v1::Security { cap_add: vec![name.into()], ..v1::Security::default() };
+        let privileged = || v1::Security { privileged: true, ..v1::Security::default() };
+        for security in [add("SYS_PTRACE"), add("cap_sys_ptrace"), add("ALL"), privileged()] {
+            let message = with(program(), security);
+            let error = read(message.clone()).expect_err("refused");
+            assert!(error.contains("SYS_PTRACE") && error.contains("userns"), "{error}");
+            let kept = Wish::kept(message.encode_to_vec(), &Defaults::default());
+            assert!(kept.is_ok(), "what an older version took is no damage");
+        }
+        let own_users = v1::Security { userns: "map:0:100000:65536".into(), ..privileged() };
+        let tcp = probe(v1::check::Probe::Tcp(v1::TcpProbe { port: 80 }));
+        let dropped = v1::Security { cap_drop: vec!["SYS_PTRACE".into()], ..add("ALL") };
+        for message in [
+            with(program(), own_users),
+            with(program(), add("NET_ADMIN")),
+            with(tcp, privileged()),
+            with(program(), dropped),
+        ] {
+            read(message).expect("a wish");
         }
     }
 

@@ -29,6 +29,14 @@ pub enum Wanted {
     Checks(Checks<Look>),
 }
 
+impl Wanted {
+    /// Whether a program is asked for.
+    pub fn has_program(&self) -> bool {
+        let Self::Checks(Checks { liveness, readiness, .. }) = self else { return false };
+        [liveness, readiness].into_iter().flatten().any(|check| matches!(check.probe, Look::Exec(_)))
+    }
+}
+
 /// Words of a program.
 const WORDS_COUNT_MAX: usize = 1024;
 

@@ -9,8 +9,8 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::cell_args::{
-    AgentArgs, CaArgs, DrainArgs, EventsArgs, ExecArgs, HolderArgs, LogsArgs, MetricsArgs, PsArgs, RmArgs,
-    StatsArgs, StopArgs,
+    AgentArgs, AttachArgs, CaArgs, DrainArgs, EventsArgs, ExecArgs, HolderArgs, LogsArgs, MetricsArgs,
+    PsArgs, RmArgs, StatsArgs, StopArgs,
 };
 use super::run_args::RunArgs;
 
@@ -125,6 +125,8 @@ pub enum Command {
     Logs(LogsArgs),
     /// Run a further program in a running instance
     Exec(ExecArgs),
+    /// Join a running instance's terminal or standard files
+    Attach(AttachArgs),
     /// Show what the cell's instances use
     Stats(StatsArgs),
     /// Have the cell take no more work and stop all there is

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use celda_api::cell::v1;
 use celda_api::cell::v1::cell_client::CellClient;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
@@ -132,6 +132,37 @@ impl Client {
                 each(answer);
             }
             Ok(())
+        })
+    }
+
+    /// Attaches with what comes of `requests`, and calls `each` with every answer; true when `left` ended it. The status of
+    /// a refusal is the caller's to read.
+    pub(super) fn attach(
+        &self,
+        requests: mpsc::Receiver<v1::AttachRequest>,
+        left: oneshot::Receiver<()>,
+        mut each: impl FnMut(v1::AttachResponse),
+    ) -> std::result::Result<bool, Status> {
+        let next = |mut requests: mpsc::Receiver<_>| async move { Some((requests.recv().await?, requests)) };
+        let requests = futures_util::stream::unfold(requests, next);
+        // One that is dropped, as of a caller who cannot leave, is nobody's wish.
+        let left = async {
+            if left.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let mut left = Box::pin(left);
+        self.runtime.block_on(async {
+            let mut answers = self.client.clone().attach(Request::new(requests)).await?.into_inner();
+            loop {
+                tokio::select! {
+                    answer = answers.message() => match answer? {
+                        Some(answer) => each(answer),
+                        None => return Ok(false),
+                    },
+                    () = &mut left => return Ok(true),
+                }
+            }
         })
     }
 
@@ -271,6 +302,7 @@ pub(super) fn instance_value(instance: &v1::Instance) -> serde_json::Value {
         "cgroup": instance.cgroup,
         "health": instance.health().as_str_name().trim_start_matches("HEALTH_").to_ascii_lowercase(),
         "healthDetail": instance.health_detail,
+        "notice": instance.notice,
         "end": end,
     });
     if let Some(spec) = &instance.spec {

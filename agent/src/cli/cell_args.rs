@@ -187,6 +187,25 @@ pub struct ExecArgs {
     pub cell: CellArgs,
 }
 
+/// `celda attach`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With a terminal, ctrl-p ctrl-q leaves it; the instance goes on.
+
+Exit status: that of the instance's container, when it ends; 128+N when signal N ended it; 0 when it was left;
+125 when celda failed.")]
+pub struct AttachArgs {
+    /// Instance, or the beginning of its id
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Hand no input to it, not even if it takes some
+    #[arg(long)]
+    pub no_stdin: bool,
+    /// The cell.
+    #[command(flatten)]
+    pub cell: CellArgs,
+}
+
 /// `celda stats`.
 #[derive(Debug, Args)]
 pub struct StatsArgs {

@@ -140,7 +140,7 @@ fn spec_of(args: &RunArgs) -> Result<v1::Spec> {
         stop: Some(v1::Stop { signal: args.stop_signal.clone().unwrap_or_default(), grace_ms }),
         task: args.detached.task,
         result_ttl_s: 0,
-        health: args.no_healthcheck.then(|| v1::Health { none: true, ..v1::Health::default() }),
+        health: args.health.message()?,
     })
 }
 
@@ -148,12 +148,6 @@ fn spec_of(args: &RunArgs) -> Result<v1::Spec> {
 fn refuse(args: &RunArgs) -> Result<()> {
     let refused =
         |what: &str, reason: &str| Err(Error::Argument { what: what.into(), reason: reason.into() });
-    if args.interactive || args.tty {
-        return refused(
-            "-d",
-            "a cell's container has no terminal and no standard input: leave out -i and -t",
-        );
-    }
     if args.rm {
         return refused(
             "--rm",
@@ -191,6 +185,8 @@ fn process(args: &RunArgs) -> Result<v1::Process> {
         user: args.user.clone().unwrap_or_default(),
         groups: args.group_add.clone(),
         init: args.init,
+        terminal: args.tty,
+        interactive: args.interactive,
     })
 }
 

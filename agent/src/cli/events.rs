@@ -64,5 +64,6 @@ fn words(at_ms: u64, instance: &v1::Instance) -> String {
         }
         _ => String::new(),
     };
-    format!("{seconds}.{ms:03} {} {status}{app} attempt={}{end}", instance.id, instance.attempt)
+    let notice = if instance.notice.is_empty() { String::new() } else { format!(": {}", instance.notice) };
+    format!("{seconds}.{ms:03} {} {status}{app} attempt={}{end}{notice}", instance.id, instance.attempt)
 }

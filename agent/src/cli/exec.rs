@@ -104,7 +104,7 @@ fn start(args: &ExecArgs) -> Result<v1::ExecStart> {
 }
 
 /// The size of the terminal here; the usual one where there is none.
-fn size() -> v1::TerminalSize {
+pub(super) fn size() -> v1::TerminalSize {
     let size = terminal_size(io::stdout().as_fd()).or_else(|| terminal_size(io::stdin().as_fd()));
     size.map_or(v1::TerminalSize { rows: 24, columns: 80 }, |size| v1::TerminalSize {
         rows: size.rows.into(),
@@ -139,15 +139,15 @@ fn input(sender: &mpsc::Sender<v1::ExecRequest>) {
 }
 
 /// A reader that went away is the program's business no more than ours.
-fn show(to: &mut impl io::Write, bytes: &[u8]) {
+pub(super) fn show(to: &mut impl io::Write, bytes: &[u8]) {
     let _ = to.write_all(bytes).and_then(|()| to.flush());
 }
 
 /// The terminal in raw mode, until dropped.
-struct Raw(Termios);
+pub(super) struct Raw(Termios);
 
 impl Raw {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let stdin = io::stdin();
         let before = rustix::termios::tcgetattr(&stdin).ok()?;
         let mut raw = before.clone();

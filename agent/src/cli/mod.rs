@@ -6,6 +6,7 @@
 //! ```
 
 pub mod args;
+mod attach;
 pub mod cell_args;
 pub mod run_args;
 
@@ -20,6 +21,7 @@ mod drain;
 mod events;
 mod exec;
 mod gc;
+mod health_args;
 mod images;
 mod info;
 mod inspect;
@@ -75,6 +77,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Events(args) => events::main(&context, &args),
         Command::Logs(args) => logs::main(&context, &args),
         Command::Exec(args) => return exec::main(&context, &args),
+        Command::Attach(args) => return attach::main(&context, &args),
         Command::Stats(args) => stats::main(&context, &args),
         Command::Metrics(args) => stats::metrics(&context, &args),
         Command::Drain(args) => drain::main(&context, &args),

@@ -37,6 +37,10 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> ExitCode {
     if args.detached.detach {
         return detached::main(context, args);
     }
+    if args.health.has_check() {
+        let reason = "only a cell looks at health: add -d".to_owned();
+        return super::fail(&Error::Argument { what: "--health-*".to_owned(), reason });
+    }
     let mut timing = Timing::begin();
     let outcome = run(context, args, &mut timing);
     if args.timing {

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum, ValueHint};
 
 use super::args::SourceArgs;
 use super::cell_args::CellArgs;
+use super::health_args::HealthArgs;
 use crate::sandbox::idmap::Userns;
 use crate::sandbox::rlimit::Ulimit;
 use crate::spec::size::{Cpus, DeviceRate, MemorySwap, Size, StorageOpt};
@@ -60,6 +61,9 @@ pub struct RunArgs {
     /// What holds with `-d`.
     #[command(flatten)]
     pub detached: DetachArgs,
+    /// How health is looked at, with `-d`.
+    #[command(flatten)]
+    pub health: HealthArgs,
     /// Print to standard error how long each stage took, in microseconds
     #[arg(long)]
     pub timing: bool,
@@ -85,9 +89,6 @@ pub struct RunArgs {
     /// Run a small init as process 1 that forwards signals and reaps
     #[arg(long, help_heading = "Process")]
     pub init: bool,
-    /// No health check, not even the image's; with -d, as nothing else checks health
-    #[arg(long, help_heading = "Process")]
-    pub no_healthcheck: bool,
     /// Signal that asks the container to stop
     #[arg(long, value_name = "SIGNAL", help_heading = "Process")]
     pub stop_signal: Option<String>,

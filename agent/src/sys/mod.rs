@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 mod abi;
+mod async_fd;
 mod bpf;
 mod calls;
 mod child;
@@ -27,6 +28,7 @@ mod shared;
 mod spawn;
 mod strings;
 
+pub(crate) use async_fd::async_fd;
 pub(crate) use bpf::{
     PROGRAMS_COUNT_MAX, attach_device_program, device_programs, load_device_program, program_has_name,
 };

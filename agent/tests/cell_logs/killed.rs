@@ -39,6 +39,7 @@ fn an_agent_to_be_killed() {
             app: "app".into(),
             rate: None,
             limits: LIMITS,
+            is_prompt: false,
             output,
             error,
         };

@@ -52,9 +52,8 @@ fn an_apps_instances_share_a_rate_and_every_dropped_line_is_counted() {
     assert!(kept[0] + kept[1] < count, "{kept:?}");
 }
 
-/// As on a full disk: what cannot be written stays in the pipe, and the instance waits.
-#[test]
-fn privileged_a_full_disk_stops_the_instance_and_loses_nothing() {
+/// Runs `test` with the root of logs on a disk of 3 MB, of which a file `filler` takes 2; false where that cannot be.
+fn on_a_full_disk(test: impl FnOnce(&std::path::Path) + Send + 'static) {
     if !rustix::process::geteuid().is_root() {
         let required = std::env::var("CELDA_REQUIRE_PRIVILEGED").as_deref() == Ok("1");
         assert!(!required, "this test must run as root");
@@ -73,9 +72,26 @@ fn privileged_a_full_disk_stops_the_instance_and_loses_nothing() {
         .expect("private");
         rustix::mount::mount("tmpfs", &path, "tmpfs", rustix::mount::MountFlags::empty(), c"size=3m")
             .expect("mount");
-        let filler = path.join("filler");
-        std::fs::write(&filler, vec![1; 2 << 20]).expect("filled");
-        let logs = logs(&path);
+        std::fs::write(path.join("filler"), vec![1; 2 << 20]).expect("filled");
+        test(&path);
+    })
+    .join();
+    outcome.expect("no panic");
+}
+
+fn until_stalled(log: &celda::cell::logs::Log) {
+    let deadline = std::time::Instant::now() + super::support::DEADLINE;
+    while !log.tally().is_stalled {
+        assert!(std::time::Instant::now() < deadline, "never full");
+        std::thread::yield_now();
+    }
+}
+
+/// As on a full disk: what cannot be written stays in the pipe, and the instance waits.
+#[test]
+fn privileged_a_full_disk_stops_the_instance_and_loses_nothing() {
+    on_a_full_disk(|path| {
+        let logs = logs(path);
         let (output, mut out) = pipe();
         let mut source = source("full", output);
         source.limits = SMALL;
@@ -85,13 +101,9 @@ fn privileged_a_full_disk_stops_the_instance_and_loses_nothing() {
                 writeln!(out, "{number:0100}").expect("written");
             }
         });
-        let deadline = std::time::Instant::now() + super::support::DEADLINE;
-        while !log.tally().is_stalled {
-            assert!(std::time::Instant::now() < deadline, "never full");
-            std::thread::yield_now();
-        }
+        until_stalled(&log);
         assert!(!writer.is_finished(), "it waits");
-        std::fs::remove_file(&filler).expect("freed");
+        std::fs::remove_file(path.join("filler")).expect("freed");
         block_on(log.ended());
         writer.join().expect("no panic");
         let (entries, missed) = read_until(&mut log.follower(From::Oldest).expect("a follower"), &|_| false);
@@ -100,7 +112,38 @@ fn privileged_a_full_disk_stops_the_instance_and_loses_nothing() {
         assert_eq!(missed, 0);
         assert!(joined(&entries, Stream::Output) == expected, "lost or doubled lines");
         assert!(!log.tally().is_stalled);
-    })
-    .join();
-    outcome.expect("no panic");
+    });
+}
+
+#[test]
+fn privileged_last_words_wait_for_room_unless_nobody_wants_them() {
+    on_a_full_disk(|path| {
+        let logs = logs(path);
+        let begin = |name: &str| {
+            let (output, mut out) = pipe();
+            let mut source = source(name, output);
+            source.limits = SMALL;
+            (logs.attach(source).expect("attached"), move |text: &[u8]| out.write_all(text).expect("written"))
+        };
+        let (kept, mut say) = begin("kept");
+        let (forgotten, mut say_too) = begin("forgotten");
+        let (taker, _taken) = begin("taker");
+        // What is left of the disk.
+        let room = rustix::fs::statvfs(path).expect("statvfs");
+        std::fs::write(path.join("rest"), vec![1; (room.f_bavail * room.f_frsize) as usize]).expect("filled");
+        let words = b"last words, and no end of the line".repeat(1000);
+        say(&words);
+        say_too(&words);
+        until_stalled(&kept);
+        until_stalled(&forgotten);
+        // The pipes have writers still, as of what the instances left behind.
+        logs.finish("kept").expect("told");
+        logs.discard("forgotten").expect("told");
+        logs.finish("taker").expect("told");
+        block_on(async { tokio::join!(forgotten.ended(), taker.ended()) });
+        assert!(!kept.has_ended(), "it waits for room");
+        std::fs::remove_file(path.join("filler")).expect("freed");
+        let (entries, _) = read_all(&kept);
+        assert!(joined(&entries, Stream::Output).starts_with(&words), "{} records", entries.len());
+    });
 }

@@ -28,6 +28,7 @@ pub(crate) fn source(name: &str, output: OwnedFd) -> Source {
         app: "app".to_owned(),
         rate: None,
         limits: Limits::default(),
+        is_prompt: false,
         output: Some(output),
         error: None,
     }

@@ -167,6 +167,32 @@ impl Drop for Celda {
     }
 }
 
+/// Changes the config of a layout's first image, and makes manifest and index name the changed one.
+pub(crate) fn change_config(layout: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let blob = |digest: &serde_json::Value| {
+        layout.join("blobs").join(digest.as_str().expect("a digest").replace(':', "/"))
+    };
+    let read = |path: &Path| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(path).expect("read")).expect("JSON")
+    };
+    let put = |document: &serde_json::Value| {
+        let bytes = serde_json::to_vec(document).expect("JSON");
+        let digest = celda_layerfs::Digest::of(&bytes);
+        fs::write(layout.join("blobs/sha256").join(digest.hex()), &bytes).expect("written");
+        (digest.to_string(), bytes.len())
+    };
+    let path = layout.join("index.json");
+    let mut index = read(&path);
+    let mut manifest = read(&blob(&index["manifests"][0]["digest"]));
+    let mut config = read(&blob(&manifest["config"]["digest"]));
+    change(&mut config);
+    let (digest, size) = put(&config);
+    (manifest["config"]["digest"], manifest["config"]["size"]) = (digest.into(), size.into());
+    let (digest, size) = put(&manifest);
+    (index["manifests"][0]["digest"], index["manifests"][0]["size"]) = (digest.into(), size.into());
+    fs::write(&path, serde_json::to_vec(&index).expect("JSON")).expect("written");
+}
+
 /// Waits until something is so that nobody tells of, with a deadline.
 pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool, what: &str) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);

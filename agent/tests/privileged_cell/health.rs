@@ -121,3 +121,39 @@ fn privileged_an_instance_can_do_without_its_images_check() {
     assert!(!none("plain"));
     cell.leaves_nothing("instances without checks");
 }
+
+#[test]
+fn privileged_the_flags_of_run_say_how_health_is_looked_at() {
+    let Some(cell) = Cell::up("health_flags") else { return };
+    let (alive, ready) = (cell.files().join("alive"), cell.files().join("ready"));
+    std::fs::write(&alive, "").unwrap();
+    let volume = format!("{}:/files", cell.files().display());
+    let mut flags = vec!["--name", "web", "-v", &volume, "--stop-timeout", "0"];
+    flags.extend(["--health-cmd", "[ -e /files/alive ]", "--ready-cmd", "[ -e /files/ready ]"]);
+    flags.extend(["--health-interval", "100ms", "--health-timeout", "20s", "--health-retries", "2"]);
+    flags.extend(["--health-start-period", "1m"]);
+    cell.run(&flags, "while :; do busybox sleep 0.1; done");
+    cell.wait("web", |one| one.health() == Shown::NotReady);
+    std::fs::write(&ready, "").unwrap();
+    cell.wait("web", |one| one.health() == Shown::Ready);
+    std::fs::remove_file(&alive).unwrap();
+    assert!(cell.ended("web").stopped_by.starts_with("health"));
+    let deaf: [&[&str]; 3] = [
+        &["--health-tcp", "8080"],
+        &["--health-http", "8080/live", "--ready-http", "8080"],
+        &["--ready-tcp", "8080"],
+    ];
+    for (number, flags) in deaf.into_iter().enumerate() {
+        let name = format!("deaf-{number}");
+        let times = ["--name", &name, "--health-interval", "100ms", "--health-retries", "3"];
+        cell.run(&[&times[..], flags].concat(), "while :; do busybox sleep 0.1; done");
+        let end = cell.ended(&name);
+        assert!(end.stopped_by.contains("did not come up"), "{end:?}");
+    }
+    let image = cell.image();
+    let said = cell.fails(125, &["run", "-d", "--health-retries", "3", &image, "true"]);
+    assert!(said.contains("--health-cmd"), "{said}");
+    let said = cell.fails(125, &["run", "--health-tcp", "80", &image, "true"]);
+    assert!(said.contains("add -d"), "{said}");
+    cell.leaves_nothing("health flags");
+}

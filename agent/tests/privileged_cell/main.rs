@@ -6,6 +6,7 @@
 mod common;
 
 mod adoption;
+mod attach;
 mod auction;
 mod bad_input;
 mod batch;
@@ -13,10 +14,13 @@ mod churn;
 mod disk;
 mod full_disk;
 mod health;
+mod hostile;
+mod hostile_clients;
 mod images;
 mod journal;
 mod life;
 mod remote;
 mod support;
 mod told;
+mod witness;
 mod words;

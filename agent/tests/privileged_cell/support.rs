@@ -193,6 +193,30 @@ impl Cell {
         self.ok(&args)
     }
 
+    /// A spec of a shell script in busybox's shell.
+    pub(crate) fn spec(&self, script: &str) -> v1::Spec {
+        let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+        let process = Some(v1::Process { command, ..v1::Process::default() });
+        let stop = Some(v1::Stop { grace_ms: Some(0), ..v1::Stop::default() });
+        v1::Spec { image: self.image(), process, stop, ..v1::Spec::default() }
+    }
+
+    /// What the API answers to a start.
+    pub(crate) fn start(&self, ids: &[&str], spec: v1::Spec) -> Result<Vec<v1::Outcome>, tonic::Status> {
+        let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+        let groups = vec![v1::StartGroup { spec: Some(spec), ids, ..v1::StartGroup::default() }];
+        let mut client = self.client();
+        let answer = self.runtime.block_on(client.start(v1::StartRequest { groups }))?;
+        Ok(answer.into_inner().outcomes)
+    }
+
+    /// As [`Self::start`], of what must be taken.
+    pub(crate) fn started(&self, ids: &[&str], spec: v1::Spec) {
+        for outcome in self.start(ids, spec).unwrap() {
+            assert_eq!(outcome.result(), v1::outcome::Result::Done, "{}", outcome.detail);
+        }
+    }
+
     pub(crate) fn list(&self) -> (Vec<v1::Instance>, String) {
         let mut client = self.client();
         let listed = self.runtime.block_on(client.list(v1::ListRequest::default())).unwrap().into_inner();

@@ -89,6 +89,38 @@ fn peak_kib(pid: u32) -> u64 {
 }
 
 #[test]
+fn privileged_last_words_are_in_the_log_when_the_end_is_shown() {
+    let Some(cell) = Cell::up("last_words") else { return };
+    // As much as a pipe holds, and no line's end: all of it is there until the last moment.
+    let script = "busybox head -c 60000 /dev/zero | busybox tr '\\0' x; printf last; printf err >&2; exit 3";
+    let spec = v1::Spec { task: true, ..cell.spec(script) };
+    let ids: Vec<String> = (0..24).map(|index| format!("task-{index}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    cell.started(&ids, spec);
+    for id in ids {
+        assert_eq!(cell.ended(id).code, 3);
+        let request = v1::LogsRequest { ids: vec![id.to_owned()], ..v1::LogsRequest::default() };
+        let mut client = cell.client();
+        let lines = cell.runtime.block_on(async {
+            let mut stream = client.logs(request).await.unwrap().into_inner();
+            let mut lines = Vec::new();
+            while let Some(message) = stream.message().await.unwrap() {
+                lines.extend(message.lines);
+            }
+            lines
+        });
+        let of = |stream: v1::log_line::Stream| {
+            let texts = lines.iter().filter(|line| line.stream() == stream).map(|line| line.text.as_slice());
+            texts.collect::<Vec<_>>().concat()
+        };
+        let output = of(v1::log_line::Stream::Output);
+        assert_eq!((output.len(), output.ends_with(b"xlast")), (60_004, true), "{id}");
+        assert_eq!(of(v1::log_line::Stream::Error), b"err", "{id}");
+    }
+    cell.leaves_nothing("last words");
+}
+
+#[test]
 fn privileged_a_program_runs_in_an_instance() {
     let Some(cell) = Cell::up("a_program_runs") else { return };
     cell.run(&["--name", "web", "-e", "A=1", "-e", "B=2"], FOR_EVER);

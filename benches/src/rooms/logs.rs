@@ -128,6 +128,7 @@ fn attach(logs: &Logs, name: String, output: OwnedFd) -> Result<Log> {
         name,
         rate: None,
         limits: Limits::default(),
+        is_prompt: false,
         output: Some(output),
         error: None,
     };

@@ -10,6 +10,7 @@ use celda_auction::Resources;
 use celda_layerfs::reference::Reference;
 use tokio::sync::oneshot;
 
+use super::attaching::Attachment;
 use super::entry::{Entry, container};
 use super::turn::Undo;
 use super::{Core, now_ms};
@@ -18,7 +19,7 @@ use crate::cell::journal::{Kept, Message, Record};
 use crate::cell::logs::Log;
 use crate::cell::wish::Wish;
 
-const NOT_THERE: &str = "there is no such instance";
+pub(super) const NOT_THERE: &str = "there is no such instance";
 
 /// Equal instances that are wanted.
 #[derive(Debug)]
@@ -101,6 +102,13 @@ pub enum Call {
     },
     /// The images of instances that have not ended for good.
     Images(oneshot::Sender<Vec<Reference>>),
+    /// A running container, for somebody to attach to it.
+    Attach {
+        /// Which instance.
+        id: String,
+        /// The answer; nothing when it does not run, and why.
+        answer: oneshot::Sender<Result<Attachment, String>>,
+    },
     /// How the cell is.
     Look(oneshot::Sender<Look>),
 }
@@ -214,6 +222,7 @@ impl Core {
             Call::Logs { ids, app, answer } => drop(answer.send(self.written(&ids, &app))),
             Call::Enter { id, answer } => drop(answer.send(self.enter(&id))),
             Call::Images(answer) => drop(answer.send(self.images())),
+            Call::Attach { id, answer } => drop(answer.send(self.attach(&id))),
             Call::Look(answer) => drop(answer.send(self.look())),
         }
     }

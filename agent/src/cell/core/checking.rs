@@ -1,7 +1,8 @@
 //! Health of instances: looked at while a container runs, and what comes of it.
 //!
 //! A failed liveness is a crash: the instance is stopped for its health, and its restart policy decides. Readiness is
-//! shown, and ends nothing.
+//! shown, and ends nothing. A check by a program that cannot be run in the instance, as its image may have one, is left
+//! out, and the instance is shown with a notice of that.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -13,21 +14,26 @@ use rustix::fs::{Mode, OFlags};
 
 use super::entry::{Entry, container};
 use super::{Core, Input};
-use crate::cell::health::{Check, Checks, Launch, Probe, Report, State, Watch, of_image};
+use crate::cell::health::{Check, Checks, HealthError, Launch, Probe, Report, State, Watch, of_image};
 use crate::cell::holder::Body;
 use crate::cell::instance::{Event, StoppedBy};
 use crate::cell::journal::Record;
 use crate::cell::place::Ground;
 use crate::cell::wish_health::{Look, Wanted};
-use crate::sandbox::exec::{Target, process_of, start_in_time};
+use crate::sandbox::exec::{Target, check_joinable, process_of, start_in_time};
 use crate::sandbox::{SandboxError, Stdio};
 
 impl Core {
     /// Begins to look at an instance whose container runs.
     pub(super) fn check(&mut self, id: &str) {
         let Some(entry) = self.entries.get_mut(id) else { return };
+        let (checks, notice) = checks_of(entry);
+        let is_news = std::mem::replace(&mut entry.notice, notice.clone()) != notice;
+        if is_news {
+            self.show(id);
+        }
+        let (Some(checks), Some(entry)) = (checks, self.entries.get_mut(id)) else { return };
         let Some(running) = &entry.running else { return };
-        let Some(checks) = checks_of(entry) else { return };
         let name = container(id, entry.machine.attempt());
         let network = PathBuf::from(format!("/proc/{}/ns/net", running.pid));
         let made = rustix::fs::open(&network, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -116,28 +122,48 @@ pub(super) fn shown(state: Option<&State>) -> (Shown, String) {
     }
 }
 
-/// The spec's checks, or else the image's.
-fn checks_of(entry: &Entry) -> Option<Checks<Look>> {
-    match &entry.wish.health {
-        Wanted::None => None,
-        Wanted::Checks(checks) => Some(checks.clone()),
+/// The spec's checks, or else the image's, and a word about what is left out of them.
+fn checks_of(entry: &Entry) -> (Option<Checks<Look>>, String) {
+    let body = || Body::read(entry.body.as_deref()?).ok();
+    let wanted = match &entry.wish.health {
+        Wanted::None => Ok(None),
+        Wanted::Checks(checks) => Ok(Some(checks.clone())),
         // A task is over when its program is: what an image has to say of a service's health does not end it.
-        Wanted::OfImage if entry.wish.message.task => None,
-        Wanted::OfImage => {
-            let annotations = Body::read(entry.body.as_deref()?).ok()?.spec.annotations().clone()?;
-            let check = annotations.get(crate::spec::HEALTHCHECK)?;
-            let document = format!("{{\"config\":{{\"Healthcheck\":{check}}}}}");
-            let Checks { startup, liveness, readiness } = match of_image(document.as_bytes()) {
-                Ok(checks) => checks?,
-                Err(error) => {
-                    tracing::warn!(image = entry.wish.message.image, %error, "its health is not checked");
-                    return None;
-                }
-            };
-            let look = |check: Check<Vec<String>>| check.map(Look::Exec);
-            Some(Checks { startup, liveness: liveness.map(look), readiness: readiness.map(look) })
-        }
+        Wanted::OfImage if entry.wish.message.task => Ok(None),
+        Wanted::OfImage => body().map_or(Ok(None), |body| of_body(&body)),
+    };
+    let checks = match wanted {
+        Ok(Some(checks)) => checks,
+        Ok(None) => return (None, String::new()),
+        Err(error) => return (None, format!("{error}; its health is not checked")),
+    };
+    if !Wanted::Checks(checks.clone()).has_program() {
+        return (Some(checks), String::new());
     }
+    match body().map(|body| check_joinable(&body.spec)) {
+        Some(Err(error)) => {
+            let without =
+                |check: Option<Check<Look>>| check.filter(|check| !matches!(check.probe, Look::Exec(_)));
+            let (liveness, readiness) = (without(checks.liveness), without(checks.readiness));
+            let is_left = liveness.is_some() || readiness.is_some();
+            let notice = format!("its health is not checked by a program: {error}");
+            (is_left.then_some(Checks { liveness, readiness, ..checks }), notice)
+        }
+        _ => (Some(checks), String::new()),
+    }
+}
+
+/// The check of the image that a body was made from.
+fn of_body(body: &Body) -> Result<Option<Checks<Look>>, HealthError> {
+    let annotations = body.spec.annotations().as_ref();
+    let Some(check) = annotations.and_then(|all| all.get(crate::spec::HEALTHCHECK)) else { return Ok(None) };
+    let document = format!("{{\"config\":{{\"Healthcheck\":{check}}}}}");
+    let look = |check: Check<Vec<String>>| check.map(Look::Exec);
+    Ok(of_image(document.as_bytes())?.map(|Checks { startup, liveness, readiness }| Checks {
+        startup,
+        liveness: liveness.map(look),
+        readiness: readiness.map(look),
+    }))
 }
 
 /// What is needed to run a check's program.

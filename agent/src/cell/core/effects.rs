@@ -7,9 +7,7 @@ use rustix::process::Signal;
 
 use super::entry::container;
 use super::{Core, Input};
-use crate::cell::instance::{Cause, Effect};
-use crate::cell::place::{Place, failed};
-use crate::cell::tell;
+use crate::cell::instance::Effect;
 
 impl Core {
     pub(super) fn run_effects(&mut self) {
@@ -23,40 +21,6 @@ impl Core {
                 Effect::Release => self.release(&id),
             }
         }
-    }
-
-    /// Begins an attempt, once what was before is cleared away: an attempt's name may be that of another instance's, of
-    /// the same id, that was removed.
-    fn prepare(&mut self, id: String, attempt: u32) {
-        if let Some((_, waiting)) = self.cleaning.get_mut(&id) {
-            *waiting = Some(attempt);
-            return;
-        }
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        entry.begun_at = std::time::Instant::now();
-        entry.start = tell::start(&id, &entry.app, &entry.wish.message.image, attempt);
-        let span = entry.start.clone();
-        let (wish, ground) = (Arc::clone(&entry.wish), Arc::clone(&self.parts.ground));
-        let (workers, sender) = (self.parts.workers.clone(), self.parts.sender.clone());
-        self.parts.workers.give(Box::new(move |_| {
-            let images = Arc::clone(&ground.images);
-            let wanted = Arc::clone(&wish);
-            let then = move |image: std::result::Result<_, String>| {
-                let job = move || {
-                    let _prepare = tracing::debug_span!(parent: &span, "prepare").entered();
-                    let name = container(&id, attempt);
-                    let prepare = |image| Place::prepare(&ground, image, &wish, &id, &name);
-                    let result = match image {
-                        Ok(image) => prepare(image).map(Box::new).map_err(|error| failed(&error)),
-                        Err(why) => Err(Cause::Failed { status: 125, why }),
-                    };
-                    // The core is gone when the agent ends: the next one makes it anew.
-                    let _ = sender.send(Input::Prepared { id, attempt, result });
-                };
-                workers.give(Box::new(move |_| job()));
-            };
-            images.open(&wanted, Box::new(then));
-        }));
     }
 
     fn launch(&mut self, id: String, attempt: u32) {
@@ -108,6 +72,9 @@ impl Core {
 
     /// The holder lets go first: it has the locks of what is to be removed.
     fn clean(&mut self, id: &str, attempt: u32) {
+        if self.abandon(id, attempt) {
+            return;
+        }
         let Some(entry) = self.entries.get_mut(id) else { return };
         let (place, running) = (entry.place.take(), entry.running.take());
         (entry.body, entry.early_end) = (None, None);
@@ -130,20 +97,6 @@ impl Core {
             }
             let _ = sender.send(Input::Cleaned { id });
         }));
-    }
-
-    /// An attempt is cleared away: the next one begins, if it waits for that.
-    pub(super) fn cleaned(&mut self, id: String) {
-        let Some((count, waiting)) = self.cleaning.get_mut(&id) else { return };
-        *count -= 1;
-        if *count > 0 {
-            return;
-        }
-        let waiting = waiting.take();
-        self.cleaning.remove(&id);
-        if let Some(attempt) = waiting {
-            self.prepare(id, attempt);
-        }
     }
 
     /// The last of an instance: what it held is free, and it is forgotten if that was wanted.

@@ -40,10 +40,16 @@ pub(super) struct Entry {
     pub(super) early_end: Option<Ended>,
     /// What it writes, once one of its containers ran under this agent.
     pub(super) log: Option<Log>,
+    /// It is known whether the log has the pipes of the container that runs.
+    pub(super) is_taken_up: bool,
+    /// The end of its container, until what that wrote is in the log.
+    pub(super) last_words_of: Option<Ended>,
     /// Who looks at its health.
     pub(super) watch: Option<WatchId>,
     /// What is known of its health.
     pub(super) health: Option<State>,
+    /// What is left out of what was wanted, for a person to read.
+    pub(super) notice: String,
     /// Its container has come up once, so the next agent need not wait for that.
     pub(super) was_up: bool,
     /// Somebody ran a program in its container, and may have left something of it there.
@@ -74,8 +80,11 @@ impl Entry {
             body: None,
             early_end: None,
             log: None,
+            is_taken_up: true,
+            last_words_of: None,
             watch: None,
             health: None,
+            notice: String::new(),
             was_up,
             was_entered: false,
             begun_at: Instant::now(),
@@ -117,6 +126,7 @@ impl Entry {
         let (health, detail) = super::checking::shown(self.health.as_ref());
         message.health = health.into();
         message.health_detail = detail;
+        message.notice.clone_from(&self.notice);
         message
     }
 

@@ -11,11 +11,13 @@
 //! is a worker's.
 
 mod adopt;
+mod attaching;
 mod calls;
 mod checking;
 mod effects;
 mod entry;
 mod logging;
+mod preparing;
 mod turn;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -25,8 +27,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+pub use attaching::Attachment;
 pub use calls::{Call, Entrance, Look, Outcomes, Wanted, Written};
-pub use logging::attach;
 
 use super::books::Books;
 use super::config::Config;
@@ -42,6 +44,7 @@ use super::place::{Ground, Place};
 use super::wish::Wish;
 use super::work::Workers;
 use entry::Entry;
+use preparing::Preparing;
 use tokio::runtime::Handle;
 use turn::Turn;
 
@@ -89,8 +92,17 @@ pub enum Input {
         id: String,
         /// Which attempt.
         attempt: u32,
-        /// Its log.
-        log: Log,
+        /// The log's name.
+        name: String,
+        /// The log, unless it cannot be written.
+        log: Option<Log>,
+    },
+    /// What a container that has ended wrote is in its log, or is waited for no longer.
+    HeardOut {
+        /// The instance.
+        id: String,
+        /// Which attempt.
+        attempt: u32,
     },
     /// A look at an instance found something new.
     Health {
@@ -150,6 +162,8 @@ pub struct Core {
     /// How many attempts of an instance are being cleared away, and the attempt that waits for that. An instance may
     /// be forgotten meanwhile, and another of the same id come.
     cleaning: HashMap<String, (u32, Option<u32>)>,
+    /// Preparations that are under way: of an id there is one at a time.
+    preparing: HashMap<String, Preparing>,
     /// Containers of nobody's that were killed, and have not ended yet.
     strangers: HashSet<String>,
     draining: bool,
@@ -168,6 +182,7 @@ impl Core {
             wishes: HashMap::new(),
             timers: BTreeSet::new(),
             cleaning: HashMap::new(),
+            preparing: HashMap::new(),
             strangers: HashSet::new(),
             draining: false,
             turn: Turn::default(),
@@ -231,28 +246,12 @@ impl Core {
                 self.started(&id, attempt, *place, started);
             }
             Input::Cleaned { id } => self.cleaned(id),
-            Input::Logging { id, attempt, log } => self.logging(&id, attempt, log),
+            Input::Logging { id, attempt, name, log } => self.logging(&id, attempt, name, log),
+            Input::HeardOut { id, attempt } => self.heard_out(&id, attempt),
             Input::Health { id, attempt, state } => self.health(&id, attempt, state),
             Input::News(News::Ended { id, ended }) => self.ended(&id, ended),
             Input::News(News::There { .. }) => {} // only before the core begins, see `adopt`
             Input::Started { result: Err(_), .. } | Input::HolderGone(_) | Input::Quit => {} // the loop's
-        }
-    }
-
-    fn prepared(&mut self, id: &str, attempt: u32, result: std::result::Result<Box<Place>, Cause>) {
-        let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.machine.attempt() == attempt) else {
-            tracing::warn!(id, attempt, "prepared, and nobody wants it");
-            return;
-        };
-        match result {
-            Ok(place) => {
-                entry.machine.policy.stop_signal = place.stop_signal();
-                entry.body = Some(Arc::clone(place.body()));
-                entry.place = Some(*place);
-                entry.prepared_after = entry.begun_at.elapsed();
-                self.step(id, Event::Prepared);
-            }
-            Err(cause) => self.step(id, Event::Failed(cause)),
         }
     }
 
@@ -307,12 +306,15 @@ impl Core {
     }
 
     fn end(&mut self, id: &str, ended: Ended) {
-        let cause = entry::cause(ended);
         self.check_no_more(id);
+        self.hear_out(id, ended);
+    }
+
+    /// A container ended, and nothing of it is waited for any more.
+    fn over(&mut self, id: &str, ended: Ended) {
+        let cause = entry::cause(ended);
         if let Some(entry) = self.entries.get_mut(id) {
             entry.was_up = false;
-            let name = entry.log_name(id);
-            self.finish_log(&name);
         }
         self.step_at(id, Event::Ended(cause), ended.at_ms);
     }

@@ -34,6 +34,8 @@ pub struct Running {
     pub output: OwnedFd,
     /// And to standard error.
     pub error: OwnedFd,
+    /// What it reads, if it reads anything: the end of a pipe, or the master of its terminal.
+    pub input: Option<OwnedFd>,
 }
 
 /// News of the containers.
@@ -78,6 +80,10 @@ pub struct Handed<'a> {
     pub lease: BorrowedFd<'a>,
     /// The network namespace, unless it is the host's.
     pub network: Option<BorrowedFd<'a>>,
+    /// With a reaper as process 1.
+    pub init: bool,
+    /// With a standard input.
+    pub input: bool,
 }
 
 /// What came of a start: it runs, with the microseconds to clone3 and to execve; or Docker's status, and why not.
@@ -144,15 +150,17 @@ impl Holder {
     ///
     /// # Errors
     /// [`CellError::Holder`] when the holder is gone: whether the container runs is then known by the next one only.
-    pub fn start(&self, id: &str, init: bool, handed: &Handed<'_>) -> Result<Started> {
+    pub fn start(&self, id: &str, handed: &Handed<'_>) -> Result<Started> {
         let mut fds = vec![handed.body, handed.rootfs, handed.lock, handed.lease];
         fds.extend(handed.network);
-        let Packet { message, fds } = self.ask(&Ask::Start { id: id.to_owned(), init }, &fds)?;
+        let ask = Ask::Start { id: id.to_owned(), init: handed.init, input: handed.input };
+        let Packet { message, mut fds } = self.ask(&ask, &fds)?;
         match message {
             Answer::Started { pid, cloned_us, executed_us } => {
+                let input = if fds.len() > 3 { fds.pop() } else { None };
                 let [pidfd, output, error] =
                     Packet::<Answer>::take(fds).map_err(gone("start a container"))?;
-                Ok(Ok((Running { pid, pidfd, output, error }, [cloned_us, executed_us])))
+                Ok(Ok((Running { pid, pidfd, output, error, input }, [cloned_us, executed_us])))
             }
             Answer::Failed { status, why } => Ok(Err((status, why))),
             _ => Err(unexpected("start a container")),
@@ -215,12 +223,18 @@ impl Attending {
     /// # Errors
     /// [`CellError::Holder`] when the holder is gone.
     pub fn receive(&self) -> Result<Option<News>> {
-        let Packet { message, fds } = self.holder.receive()?;
+        let Packet { message, mut fds } = self.holder.receive()?;
         match message {
             Answer::There { id, pid, ended } => {
+                let input = if fds.len() > 4 { fds.pop() } else { None };
                 let [pidfd, output, error, body] =
                     Packet::<Answer>::take(fds).map_err(gone("take over a container"))?;
-                Ok(Some(News::There { id, running: Running { pid, pidfd, output, error }, body, ended }))
+                Ok(Some(News::There {
+                    id,
+                    running: Running { pid, pidfd, output, error, input },
+                    body,
+                    ended,
+                }))
             }
             Answer::Ended { id, ended } => Ok(Some(News::Ended { id, ended })),
             Answer::All => Ok(None),

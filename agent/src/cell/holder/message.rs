@@ -6,7 +6,7 @@ use crate::sandbox::{Exit, LimitOwner};
 
 /// The version of these messages. A holder outlives the agent that started it, so a newer agent meets older holders:
 /// what an older one would misread gets a new number, and both refuse the other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of a packet.
 pub(super) const PACKET_BYTES_MAX: usize = 8 << 10;
 /// Bytes of an error's words in a packet.
@@ -29,6 +29,8 @@ pub(super) enum Ask {
         id: String,
         /// With a reaper as process 1.
         init: bool,
+        /// With a pipe as standard input. Whether it has a terminal is in its spec.
+        input: bool,
     },
     /// Kill all processes of a container.
     Kill {
@@ -52,7 +54,8 @@ pub(super) enum Answer {
         /// [`VERSION`].
         version: u32,
     },
-    /// It runs. Descriptors: pidfd, standard output, standard error.
+    /// It runs. Descriptors: pidfd, standard output, standard error, and what it reads, if it reads anything: the end of a
+    /// pipe, or the master of its terminal.
     Started {
         /// On the host.
         pid: i32,
@@ -70,7 +73,8 @@ pub(super) enum Answer {
     },
     /// Done.
     Done,
-    /// To `Attend`, one for each container. Descriptors: pidfd, standard output, standard error, body.
+    /// To `Attend`, one for each container. Descriptors: pidfd, standard output, standard error, body, and what it reads,
+    /// if it reads anything.
     There {
         /// Its id.
         id: String,

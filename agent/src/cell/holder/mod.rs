@@ -19,6 +19,7 @@
 
 mod body;
 mod client;
+mod files;
 mod message;
 mod server;
 mod socket;

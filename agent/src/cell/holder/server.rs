@@ -11,15 +11,15 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::pipe::PipeFlags;
 
 use super::body::Body;
+use super::files::Files;
 use super::message::{Answer, Ask, VERSION, words};
 use super::socket::{self, Connection, Packet};
 use super::table::{self, Entry, Table};
 use crate::cell::error::{CellError, Result};
 use crate::sandbox::cgroup::Hierarchy;
-use crate::sandbox::{Request, SandboxError, Stdio, plan};
+use crate::sandbox::{Request, SandboxError, Timings, plan};
 
 /// Connections at once: the agent has one for each worker, and one that attends.
 const CONNECTIONS_COUNT_MAX: u32 = 512;
@@ -195,7 +195,7 @@ impl Server {
         while let Some(Packet { message, fds }) = connection.receive::<Ask>()? {
             match message {
                 Ask::Hello { version: _ } => connection.send(&Answer::Hello { version: VERSION }, &[])?,
-                Ask::Start { id, init } => {
+                Ask::Start { id, init, input } => {
                     let starting = self.table.begin(&id);
                     if connection.is_closed() {
                         return Ok(()); // the agent died over it, and the next one may be here
@@ -205,7 +205,7 @@ impl Server {
                         SandboxError::Parent { action: "start a container", source }
                     };
                     let started = match starting {
-                        Some(starting) => self.start(&id, init, fds).inspect(|_| drop(starting)),
+                        Some(starting) => self.start(&id, (init, input), fds).inspect(|_| drop(starting)),
                         None => Err(taken()),
                     };
                     match started {
@@ -233,7 +233,7 @@ impl Server {
     fn start(
         &self,
         id: &str,
-        init: bool,
+        (init, input): (bool, bool),
         mut fds: Vec<OwnedFd>,
     ) -> std::result::Result<Started, SandboxError> {
         let parent = |action| move |source| SandboxError::Parent { action, source };
@@ -242,17 +242,16 @@ impl Server {
             Packet::<Ask>::take(fds).map_err(parent("take a container's descriptors"))?;
         let Body { spec, seccomp } = Body::read(&body).map_err(parent("read a container's spec"))?;
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
-        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from);
-        let (output, output_in) = pipe().map_err(parent("make the pipe of standard output"))?;
-        let (error, error_in) = pipe().map_err(parent("make the pipe of standard error"))?;
-        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| parent("open /dev/null")(errno.into()))?;
+        let has_terminal =
+            spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
+        let (mut files, stdio) =
+            Files::new(has_terminal, input).map_err(parent("make a container's standard files"))?;
         let cgroup = self.hierarchy.create(id, &resources)?;
         let request = Request {
             id: id.to_owned(),
             spec,
             rootfs,
-            stdio: Stdio::Files([null, output_in, error_in]),
+            stdio,
             cgroup: Some(cgroup),
             network,
             seccomp,
@@ -260,22 +259,32 @@ impl Server {
             dies_with_caller: false,
         };
         let container = plan(request)?.start()?;
-        let copy = |fd: &OwnedFd| fd.try_clone().map_err(parent("copy a container's descriptor"));
-        let pidfd = container.pidfd().try_clone_to_owned().map_err(parent("copy a pidfd"))?;
-        let started = Started {
-            pid: container.pid(),
-            cloned_us: container.timings().cloned_us,
-            executed_us: container.timings().executed_us,
-            fds: [copy(&pidfd)?, copy(&output)?, copy(&error)?],
+        let mut share = || -> io::Result<_> {
+            let relayed = files.begin(&container)?;
+            let pidfd = container.pidfd().try_clone_to_owned()?;
+            let mut fds = vec![pidfd.try_clone()?, files.output.try_clone()?, files.error.try_clone()?];
+            fds.extend(files.input.as_ref().map(OwnedFd::try_clone).transpose()?);
+            Ok((relayed, pidfd, fds))
         };
+        let (relayed, pidfd, fds) = match share() {
+            Ok(shared) => shared,
+            Err(source) => {
+                table::discard(id, container); // nobody would know of it
+                return Err(parent("copy a container's descriptors")(source));
+            }
+        };
+        let Files { output, error, input, .. } = files;
+        let Timings { cloned_us, executed_us, .. } = container.timings();
+        let started = Started { pid: container.pid(), cloned_us, executed_us, fds };
         let entry = Entry {
             pid: container.pid(),
             pidfd,
             output,
             error,
+            input,
             body,
             _locks: [lock, lease],
-            container: Some(container),
+            container: Some((container, relayed)),
             ended: None,
             is_forgotten: false,
         };
@@ -302,13 +311,13 @@ struct Started {
     pid: i32,
     cloned_us: u64,
     executed_us: u64,
-    fds: [OwnedFd; 3],
+    fds: Vec<OwnedFd>,
 }
 
 impl Started {
     fn tell(&self, connection: &Connection) -> io::Result<()> {
         let Self { pid, cloned_us, executed_us, fds } = self;
         let answer = Answer::Started { pid: *pid, cloned_us: *cloned_us, executed_us: *executed_us };
-        connection.send(&answer, &fds.each_ref().map(|fd| fd.as_fd()))
+        connection.send(&answer, &fds.iter().map(|fd| fd.as_fd()).collect::<Vec<_>>())
     }
 }

@@ -13,12 +13,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
+use super::files::Relayed;
 use super::message::{Answer, Ended};
 use super::socket::Connection;
 use crate::sandbox::{Container, Exit};
 
 /// How long an agent waits at most for what is being started when it attends.
 const STARTS_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A container that runs, and its terminal if it has one.
+pub(super) type Running = (Container, Option<Relayed>);
 
 /// What is kept of a container.
 #[derive(Debug)]
@@ -27,11 +31,13 @@ pub(super) struct Entry {
     pub(super) pidfd: OwnedFd,
     pub(super) output: OwnedFd,
     pub(super) error: OwnedFd,
+    /// What it reads, if it reads anything: see [`Files`](super::files::Files).
+    pub(super) input: Option<OwnedFd>,
     pub(super) body: OwnedFd,
     /// Locks of the writable layer and of the image: nobody sweeps what runs.
     pub(super) _locks: [OwnedFd; 2],
     /// Until it has ended.
-    pub(super) container: Option<Container>,
+    pub(super) container: Option<Running>,
     pub(super) ended: Option<Ended>,
     /// Nobody wants to know its end.
     pub(super) is_forgotten: bool,
@@ -97,17 +103,14 @@ impl Table {
         let mut state = self.state();
         let watched = watch(&entry.pidfd);
         match (&watched, entry.container) {
-            (Err(_), Some(container)) => {
-                kill(&container);
-                let _ = reap(id, container);
-            }
+            (Err(_), Some((container, _))) => discard(id, container),
             (_, container) => drop(state.entries.insert(id.to_owned(), Entry { container, ..entry })),
         }
         watched
     }
 
     /// The container to be waited for: its pidfd says that it has ended.
-    pub(super) fn take(&self, id: &str) -> Option<Container> {
+    pub(super) fn take(&self, id: &str) -> Option<Running> {
         self.state().entries.get_mut(id)?.container.take()
     }
 
@@ -127,7 +130,7 @@ impl Table {
     /// Kills all processes of a container that runs; true if there is one.
     pub(super) fn kill(&self, id: &str) -> bool {
         let state = self.state();
-        let Some(container) = state.entries.get(id).and_then(|entry| entry.container.as_ref()) else {
+        let Some((container, _)) = state.entries.get(id).and_then(|entry| entry.container.as_ref()) else {
             return false;
         };
         kill(container);
@@ -143,7 +146,7 @@ impl Table {
             return;
         }
         entry.is_forgotten = true;
-        if let Some(container) = &entry.container {
+        if let Some((container, _)) = &entry.container {
             kill(container);
         }
     }
@@ -163,7 +166,8 @@ impl Table {
         for (id, entry) in state.entries.iter().filter(|(_, entry)| !entry.is_forgotten) {
             let there = Answer::There { id: id.clone(), pid: entry.pid, ended: entry.ended };
             let fds = [&entry.pidfd, &entry.output, &entry.error, &entry.body];
-            agent.send(&there, &fds.map(AsFd::as_fd))?;
+            let fds: Vec<_> = fds.into_iter().chain(&entry.input).map(AsFd::as_fd).collect();
+            agent.send(&there, &fds)?;
         }
         agent.send(&Answer::All, &[])?;
         state.attending.push(Arc::clone(agent));
@@ -182,13 +186,23 @@ fn kill(container: &Container) {
     }
 }
 
-/// Waits for a container whose first process has ended, and clears its cgroup away.
-pub(super) fn reap(id: &str, container: Container) -> Ended {
+/// Ends a container that is not kept.
+pub(super) fn discard(id: &str, container: Container) {
+    kill(&container);
+    let _ = reap(id, (container, None));
+}
+
+/// Waits for a container whose first process has ended, and clears its cgroup away; also until the last of its terminal
+/// is where its log is made.
+pub(super) fn reap(id: &str, (container, relayed): Running) -> Ended {
     let exit = container.wait().unwrap_or_else(|error| {
         // The cgroup stays, or the kernel does not let us wait: the agent must hear of the end all the same.
         eprintln!("celda holder: {id}: {error}");
         Exit::Signal(9)
     });
+    if let Some(relayed) = relayed {
+        relayed.wait();
+    }
     Ended::new(exit, now_ms())
 }
 

@@ -8,6 +8,8 @@
 //!               │                      Stopping ── ended ─┼── stopped ────┘
 //!               └────────── time is over ── Waiting <─────┘ yes
 //! ```
+//! A stop during the preparation is an end at once: what is under way is abandoned, and cleared away when it comes.
+//!
 //! Nothing here reads a clock or does anything: the effects are for who runs the machine, in order. Each start is a new
 //! container, named by the instance and the [attempt](Machine::attempt); what one leaves is cleared away by
 //! [`Effect::Clean`], exactly once. [`Effect::Release`] comes exactly once as well, with the last end.
@@ -58,7 +60,7 @@ pub enum State {
 /// How far a stop has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
-    /// It is being prepared: that is let to end first.
+    /// It was being prepared. Journals of older versions have it: now that is abandoned, and the stop is an end at once.
     Preparing,
     /// It is being started: that is let to end first.
     Starting,
@@ -108,7 +110,8 @@ pub enum Effect {
     Signal(i32),
     /// Kill all its processes.
     Kill,
-    /// Clear away what the attempt has left.
+    /// Clear away what the attempt has left; a preparation that is under way is abandoned, is not answered any more, and
+    /// what comes of it is cleared away as well.
     Clean,
     /// Give its resources back to the ledger.
     Release,

@@ -40,17 +40,10 @@ impl Machine {
     }
 
     fn prepared(&mut self, now_ms: u64) -> Option<Effects> {
-        match &self.state {
-            State::Preparing => {
-                self.go(State::Starting, now_ms);
-                Some(vec![Effect::Launch])
-            }
-            State::Stopping { by, stage: Stage::Preparing, .. } => {
-                let by = by.clone();
-                Some(self.over(Cause::NeverRan, Some(by), None, now_ms))
-            }
-            _ => None,
-        }
+        (self.state == State::Preparing).then(|| {
+            self.go(State::Starting, now_ms);
+            vec![Effect::Launch]
+        })
     }
 
     fn started(&mut self, now_ms: u64) -> Option<Effects> {
@@ -70,7 +63,7 @@ impl Machine {
     fn failed(&mut self, cause: Cause, now_ms: u64) -> Option<Effects> {
         match &self.state {
             State::Preparing | State::Starting => Some(self.over(cause, None, None, now_ms)),
-            State::Stopping { by, stage: Stage::Preparing | Stage::Starting, .. } => {
+            State::Stopping { by, stage: Stage::Starting, .. } => {
                 let by = by.clone();
                 Some(self.over(cause, Some(by), None, now_ms))
             }
@@ -130,8 +123,8 @@ impl Machine {
                 self.finish(cause, Some(by), now_ms);
                 vec![Effect::Release]
             }
-            State::Preparing if by.is_final() => self.stop_later(by, Stage::Preparing, now_ms),
-            State::Starting if by.is_final() => self.stop_later(by, Stage::Starting, now_ms),
+            State::Preparing if by.is_final() => self.over(Cause::NeverRan, Some(by), None, now_ms),
+            State::Starting if by.is_final() => self.stop_later(by, now_ms),
             State::Preparing | State::Starting => Vec::new(),
             State::Running { since_ms } => {
                 let since_ms = *since_ms;
@@ -141,8 +134,8 @@ impl Machine {
         }
     }
 
-    fn stop_later(&mut self, by: StoppedBy, stage: Stage, now_ms: u64) -> Effects {
-        self.go(State::Stopping { by, stage, since_ms: None }, now_ms);
+    fn stop_later(&mut self, by: StoppedBy, now_ms: u64) -> Effects {
+        self.go(State::Stopping { by, stage: Stage::Starting, since_ms: None }, now_ms);
         Vec::new()
     }
 

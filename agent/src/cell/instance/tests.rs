@@ -93,11 +93,12 @@ fn a_stop_asks_waits_and_kills() {
 }
 
 #[test]
-fn a_stop_before_it_runs_waits_for_what_is_under_way() {
+fn a_stop_before_it_runs_abandons_its_preparation_and_waits_for_its_start() {
     let mut machine = Machine::new(always(), 0);
     machine.step(Event::Begin, 0).expect("legal");
-    assert_eq!(machine.step(Event::Stop { by: client(), grace_ms: None }, 1), Ok(vec![]));
-    assert_eq!(machine.step(Event::Prepared, 2), Ok(vec![Effect::Clean, Effect::Release]));
+    let stop = Event::Stop { by: client(), grace_ms: None };
+    assert_eq!(machine.step(stop, 1), Ok(vec![Effect::Clean, Effect::Release]));
+    assert!(machine.step(Event::Prepared, 2).is_err(), "nobody waits for it");
     assert_eq!(machine.last_end().expect("an end").cause, Cause::NeverRan);
     let mut machine = Machine::new(always(), 0);
     machine.step(Event::Begin, 0).expect("legal");
@@ -139,7 +140,7 @@ fn is_drawn(from: &State, to: &State) -> bool {
     matches!(
         (from, to),
         (Reserved, Preparing | Exited)
-            | (Preparing, Starting | Preparing | Stopping { .. } | Waiting { .. } | Exited)
+            | (Preparing, Starting | Preparing | Waiting { .. } | Exited)
             | (Starting, Running { .. } | Preparing | Stopping { .. } | Waiting { .. } | Exited)
             | (Running { .. }, Preparing | Stopping { .. } | Waiting { .. } | Exited)
             | (Stopping { .. }, Stopping { .. } | Preparing | Waiting { .. } | Exited)
@@ -217,7 +218,8 @@ impl Outside {
                 }
                 Effect::Signal(_) | Effect::Kill => assert!(self.running, "nobody to tell"),
                 Effect::Clean => {
-                    assert!(!self.preparing && !self.launching && !self.running, "cleared while in use");
+                    assert!(!self.launching && !self.running, "cleared while in use");
+                    self.preparing = false; // abandoned
                     self.uncleaned = self.uncleaned.checked_sub(1).expect("cleared twice");
                 }
                 Effect::Release => self.releases += 1,

@@ -59,6 +59,8 @@ pub struct Follower {
     /// Sequence of the record that is to be read next.
     next: u64,
     since_ns: u64,
+    /// The log's end when nothing could be read before it: records that are damaged, in a segment that is written to.
+    blind_until: u64,
     segment: Option<Segment>,
     buffer: Vec<u8>,
 }
@@ -86,7 +88,7 @@ impl Follower {
             }
         };
         let (directory, buffer) = (directory.to_owned(), vec![0; READ_BYTES]);
-        Ok(Self { directory, progress, next, since_ns, segment: None, buffer })
+        Ok(Self { directory, progress, next, since_ns, blind_until: 0, segment: None, buffer })
     }
 
     /// Sequence of the record that comes next: where another follower goes on.
@@ -112,7 +114,10 @@ impl Follower {
             match self.take(end, bytes_max - bytes, &mut chunk)? {
                 Some(taken) => bytes += taken,
                 None if self.skip(end, &mut chunk)? => {}
-                None => break,
+                None => {
+                    self.blind_until = end;
+                    break;
+                }
             }
         }
         Ok(chunk)
@@ -120,10 +125,10 @@ impl Follower {
 
     /// Waits until there is more, or until nothing more will come: then it answers false.
     pub async fn changed(&mut self) -> bool {
-        let next = self.next;
+        let seen = self.next.max(self.blind_until);
         let progress =
-            self.progress.wait_for(|progress| progress.next_sequence > next || progress.has_ended).await;
-        progress.is_ok_and(|progress| progress.next_sequence > next)
+            self.progress.wait_for(|progress| progress.next_sequence > seen || progress.has_ended).await;
+        progress.is_ok_and(|progress| progress.next_sequence > seen)
     }
 
     /// Opens the segment that has the next record, or the first one after it. False when there is none, or when what is

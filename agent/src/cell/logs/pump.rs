@@ -46,6 +46,8 @@ enum Command {
     Add(Box<Writer>, Option<Rate>),
     /// Take what is in the pipes, and let them go.
     Finish(String),
+    /// Let the pipes go.
+    Discard(String),
     Stop,
 }
 
@@ -119,7 +121,7 @@ impl Logs {
     /// [`LogsError::Name`], [`LogsError::Limit`], [`LogsError::Attached`], [`LogsError::Io`], [`LogsError::Kernel`],
     /// [`LogsError::Ended`]. Nothing was taken from the pipes.
     pub fn attach(&self, source: Source) -> Result<Log> {
-        let Source { name, app, rate, limits, output, error } = source;
+        let Source { name, app, rate, limits, is_prompt, output, error } = source;
         check_name(&name)?;
         let limits = limits.check()?;
         {
@@ -139,10 +141,12 @@ impl Logs {
             let (files, tail) = Files::open(&self.root.join(&name), limits, now_ns())?;
             let mut writer =
                 Writer::new(name.clone(), app, files, tail, [output, error], Arc::clone(&self.counts));
+            writer.is_prompt = is_prompt;
             writer.prepare()?;
             let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(told) = in_flight.take_if(|told| told.name == name) {
-                writer.settle(&told, now_ns())?;
+            if let Some(told) = in_flight.as_ref().filter(|told| told.name == name) {
+                writer.settle(told, now_ns())?;
+                *in_flight = None; // not before: what could not be settled is when the log is asked for again
             }
             Ok(writer)
         };
@@ -151,17 +155,25 @@ impl Logs {
         if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             return Err(free(LogsError::Ended));
         }
-        self.inbox.send(Command::Add(Box::new(writer), rate))?;
+        self.inbox.send(Command::Add(Box::new(writer), rate)).map_err(free)?;
         Ok(log)
     }
 
-    /// Takes what is in a log's pipes now, and lets the pipes go; [`Log::ended`] says when that is done. For an instance
-    /// that has ended while something else holds its pipes.
+    /// Takes what is in a log's pipes now, and lets the pipes go; [`Log::ended`] says when that is done, which takes as
+    /// long as nothing can be written. For an instance that has ended while something else holds its pipes.
     ///
     /// # Errors
     /// [`LogsError::Kernel`].
     pub fn finish(&self, name: &str) -> Result<()> {
         self.inbox.send(Command::Finish(name.to_owned()))
+    }
+
+    /// Lets a log's pipes go as they are. For an instance that is forgotten.
+    ///
+    /// # Errors
+    /// [`LogsError::Kernel`].
+    pub fn discard(&self, name: &str) -> Result<()> {
+        self.inbox.send(Command::Discard(name.to_owned()))
     }
 
     /// Removes a log that is not being written, with all its segments. One that is not there is no error.
@@ -347,15 +359,20 @@ impl Pump {
                 Command::Stop => return false,
                 Command::Add(writer, rate) => self.add(*writer, rate),
                 Command::Finish(name) => {
-                    let of_name = self.writers.iter().find(|(_, writer)| writer.name == name);
-                    let Some(number) = of_name.map(|(number, _)| *number) else { continue };
-                    for key in [number << 1, number << 1 | 1] {
-                        self.drain(key);
-                    }
+                    self.keys(&name).into_iter().flatten().for_each(|key| self.drain(key));
+                }
+                Command::Discard(name) => {
+                    self.keys(&name).into_iter().flatten().for_each(|key| self.close(key));
                 }
             }
         }
         true
+    }
+
+    /// The streams of a log.
+    fn keys(&self, name: &str) -> Option<[u64; 2]> {
+        let of_name = self.writers.iter().find(|(_, writer)| writer.name == name);
+        of_name.map(|(number, _)| [number << 1, number << 1 | 1])
     }
 
     fn add(&mut self, writer: Writer, rate: Option<Rate>) {
@@ -383,18 +400,36 @@ impl Pump {
         }
     }
 
-    /// Takes what is in a pipe, to its end or until it is empty, and closes it.
+    /// Takes what is in a pipe, to its end or until it is empty, and closes it; later, where it cannot be written now.
     fn drain(&mut self, key: u64) {
         /// What a pipe can hold by default, and a little more: a writer that goes on is not waited for.
         const LOOKS_MAX: usize = 8;
+        let writer = self.writers.get_mut(&(key >> 1));
+        if let Some(pipe) = writer.and_then(|writer| writer.pipes[(key & 1) as usize].as_mut()) {
+            pipe.is_finishing = true;
+        }
         for _ in 0..LOOKS_MAX {
             self.again.retain(|other| *other != key);
+            self.stalled.retain(|(_, other)| *other != key);
             self.look(key, true);
+            if self.stalled.iter().any(|(_, other)| *other == key) {
+                return;
+            }
             if !self.again.contains(&key) {
                 break;
             }
         }
         self.close(key);
+    }
+
+    /// Tries a stream again whose file could not be written.
+    fn retry(&mut self, key: u64) {
+        let writer = self.writers.get(&(key >> 1));
+        let pipe = writer.and_then(|writer| writer.pipes[(key & 1) as usize].as_ref());
+        match pipe {
+            Some(pipe) if pipe.is_finishing => self.drain(key),
+            _ => self.look(key, false),
+        }
     }
 
     /// What has waited long enough.
@@ -415,7 +450,7 @@ impl Pump {
         }
         let at = Instant::now();
         for (due, key) in std::mem::take(&mut self.stalled) {
-            if due <= at { self.look(key, false) } else { self.stalled.push((due, key)) }
+            if due <= at { self.retry(key) } else { self.stalled.push((due, key)) }
         }
         for number in std::mem::take(&mut self.dropping) {
             let Some(writer) = self.writers.get_mut(&number) else { continue };

@@ -24,6 +24,8 @@ pub struct Source {
     pub rate: Option<Rate>,
     /// How much is kept.
     pub limits: Limits,
+    /// What has no end yet is written as soon as it is seen: somebody may be waiting for a prompt.
+    pub is_prompt: bool,
     /// The read end of the instance's standard output.
     pub output: Option<OwnedFd>,
     /// The read end of its standard error.
@@ -138,6 +140,11 @@ impl Log {
     /// [`LogsError::Io`] when the directory cannot be listed.
     pub fn follower(&self, from: From) -> Result<Follower> {
         Follower::of(&self.directory, self.shared.progress.subscribe(), from)
+    }
+
+    /// Whether both streams have ended and everything of them is in the file.
+    pub fn has_ended(&self) -> bool {
+        self.shared.progress.borrow().has_ended
     }
 
     /// Waits until both streams have ended and everything of them is in the file.

@@ -74,6 +74,8 @@ pub(super) struct Pipe {
     pub(super) partial_since_ns: Option<u64>,
     /// Nobody has the other end any more.
     pub(super) has_hung_up: bool,
+    /// What is in it is the last of it.
+    pub(super) is_finishing: bool,
 }
 
 /// What came of a look at a pipe.
@@ -98,6 +100,8 @@ pub(super) struct Writer {
     files: Files,
     pub(super) pipes: [Option<Pipe>; 2],
     dropping: Dropping,
+    /// See [`Source::is_prompt`](super::Source::is_prompt).
+    pub(super) is_prompt: bool,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -114,9 +118,9 @@ impl Writer {
     ) -> Self {
         let shared = Arc::new(Shared::new(files.position().next_sequence, all));
         let dropping = Dropping::taken_up(tail.is_dropping);
-        let pipe = |fd| Pipe { fd, partial_since_ns: None, has_hung_up: false };
+        let pipe = |fd| Pipe { fd, partial_since_ns: None, has_hung_up: false, is_finishing: false };
         let pipes = pipes.map(|fd| fd.map(pipe));
-        Self { name_words: name_words(&name), name, app, files, pipes, dropping, shared }
+        Self { name_words: name_words(&name), name, app, files, pipes, dropping, is_prompt: false, shared }
     }
 
     /// Takes up the batch that the former agent had in flight for this log.
@@ -156,7 +160,7 @@ impl Writer {
             let Some(pipe) = self.pipes.get(stream).and_then(Option::as_ref) else {
                 return Look::Done(taken);
             };
-            let flush = flush || pipe.has_hung_up;
+            let flush = flush || pipe.has_hung_up || self.is_prompt;
             let count = match scratch.peek(&pipe.fd) {
                 Ok(Some(0)) => return Look::Ended,
                 Ok(Some(count)) => count,

@@ -5,9 +5,11 @@
 //! input, resize, signal ──> pipe or terminal       output, error <── pipes or terminal, a chunk for each message taken
 //! the peer is gone ──> killed                      exit <── pidfd, after what was written until then
 //! ```
+//! All of a stream is one task, which has its place: when that is free again, nothing of the stream is left. A peer that
+//! takes nothing makes its program wait, and nobody else; when the program has ended, it has [`TAKE_WAIT`] for the rest.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,30 +17,29 @@ use celda_api::cell::v1;
 use celda_api::cell::v1::exec_request::Message as Asked;
 use celda_api::cell::v1::exec_response::Message as Told;
 use futures_util::stream;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
-use rustix::pipe::PipeFlags;
-use rustix::process::Signal;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
+use super::fds::{Readable, Writable, ended};
+use super::feed::{feed, terminal_size};
 use super::streams::{Stream, place};
 use super::{CALL_DEADLINE, Service};
 use crate::cell::core::{Call, Entrance};
 use crate::cell::holder::Body;
 use crate::sandbox::exec::{Exec, Target, process_of, start};
-use crate::sandbox::{SandboxError, Stdio, TerminalSize, resize};
+use crate::sandbox::{SandboxError, Stdio};
 
 /// Arguments and variables of one program.
 const WORDS_COUNT_MAX: usize = 1024;
-/// Bytes of one message of input or output.
-const CHUNK_BYTES: usize = 64 << 10;
 /// Messages made before the peer takes one.
 const MESSAGES_COUNT: usize = 2;
 /// How long output is waited for after the program's end: what it left behind may keep the pipes open for ever.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
-/// What a terminal takes for the end of input (termios(3), `VEOF`).
-const END_OF_INPUT: u8 = 4;
+/// How long a peer has to take what is left, and the exit, when the program has ended.
+const TAKE_WAIT: Duration = Duration::from_secs(60);
+/// Bytes that are taken of a pipe or terminal after that: more than either holds (pipe(7), `pipe-max-size`).
+const LAST_BYTES_MAX: usize = 1 << 20;
 
 type Sender = mpsc::Sender<Result<v1::ExecResponse, Status>>;
 
@@ -62,13 +63,13 @@ pub(super) async fn open(
     let entrance = service.ask(|answer| Call::Enter { id, answer }).await?;
     let entrance = entrance.map_err(Status::failed_precondition)?;
     let inner = Arc::clone(&service.0);
-    let begin = move || begin(&inner.ground.hierarchy, &entrance, &wanted);
-    let exec = tokio::task::spawn_blocking(begin).await;
-    let exec = exec
-        .map_err(|_| Status::internal("starting a program panicked"))?
-        .map_err(|error| refused(&error))?;
+    // With its place: a peer that goes away meanwhile does not make room for another start.
+    let begin = move || (begin(&inner.ground.hierarchy, &entrance, &wanted), place);
+    let begun = tokio::task::spawn_blocking(begin).await;
+    let (exec, place) = begun.map_err(|_| Status::internal("starting a program panicked"))?;
+    let exec = exec.map_err(|error| refused(&error))?;
     let (sender, receiver) = mpsc::channel(MESSAGES_COUNT);
-    tokio::spawn(attend(exec, requests, sender, place));
+    tokio::spawn(attend(exec, requests, sender, (place, service.0.closing.subscribe())));
     let next = |mut receiver: mpsc::Receiver<_>| async move { Some((receiver.recv().await?, receiver)) };
     Ok(Box::pin(stream::unfold(receiver, next)))
 }
@@ -125,27 +126,38 @@ fn begin(
     start(&target, &process, stdio)
 }
 
-fn terminal_size(size: &v1::TerminalSize) -> TerminalSize {
-    let number = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
-    TerminalSize { rows: number(size.rows), columns: number(size.columns) }
-}
-
-/// Stays with the program until its end, or its peer's.
+/// Stays with the program until its end, or its peer's, or the agent's. Dropped with it, the program is killed.
 async fn attend(
     exec: Exec,
     requests: Streaming<v1::ExecRequest>,
     sender: Sender,
-    _place: OwnedSemaphorePermit,
+    (_place, mut closing): (OwnedSemaphorePermit, watch::Receiver<bool>),
 ) {
-    let told = match stay(exec, requests, &sender).await {
-        Ok(Some(status)) => Ok(v1::ExecResponse { message: Some(Told::Exit(v1::ExecExit { status })) }),
-        Ok(None) => Err(Status::cancelled("the peer is gone")),
-        Err(error) => Err(Status::internal(format!("attend to a program: {error}"))),
+    let told = tokio::select! {
+        told = stay(exec, requests, &sender) => told,
+        () = sender.closed() => return,
+        _ = closing.wait_for(|closing| *closing) => Some(Err(Status::unavailable("the agent ends"))),
     };
-    let _ = sender.send(told).await;
+    if let Some(told) = told {
+        let _ = sender.send_timeout(told, TAKE_WAIT).await;
+    }
 }
 
+/// The last message; none when the peer does not take what is before it.
 async fn stay(
+    exec: Exec,
+    requests: Streaming<v1::ExecRequest>,
+    sender: &Sender,
+) -> Option<Result<v1::ExecResponse, Status>> {
+    let failed = |error: io::Error| Some(Err(Status::internal(format!("attend to a program: {error}"))));
+    match converse(exec, requests, sender).await {
+        Ok(Some(status)) => Some(Ok(v1::ExecResponse { message: Some(Told::Exit(v1::ExecExit { status })) })),
+        Ok(None) => None,
+        Err(error) => failed(error),
+    }
+}
+
+async fn converse(
     mut exec: Exec,
     requests: Streaming<v1::ExecRequest>,
     sender: &Sender,
@@ -155,139 +167,79 @@ async fn stay(
     if sender.send(Ok(started)).await.is_err() {
         return Ok(None);
     }
-    let pidfd = exec.pidfd().try_clone_to_owned()?;
     let terminal = exec.terminal().map(|master| master.try_clone_to_owned()).transpose()?;
     let pipes = std::mem::take(exec.pipes());
-    let copy = || terminal.as_ref().map(OwnedFd::try_clone).transpose();
     let (input, output) = match &terminal {
-        Some(_) => (copy()?, copy()?),
+        Some(master) => (Some(master.try_clone()?), Some(master.try_clone()?)),
         None => (pipes.input, pipes.output),
     };
-    // Dropped, it tells the readers to leave what is not there yet.
-    let (until, stop) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    let until = Arc::new(until);
-    let readers = [
-        reader(output, Told::Output, Arc::clone(&until), sender.clone())?,
-        reader(pipes.error, Told::Error, until, sender.clone())?,
-    ];
-    // A thread of its own: its end is awaited there, and dropped without it, it is killed and reaped there.
-    let mut ended = on_thread("exec-wait", move || exec.wait())?;
-    let mut feeding = Box::pin(feed(&pidfd, input, terminal.as_ref(), requests));
-    let mut is_fed = false;
-    let exit = loop {
-        tokio::select! {
-            ended = &mut ended => break ended,
-            () = &mut feeding, if !is_fed => is_fed = true,
-            () = sender.closed() => {
-                let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-                return Ok(None);
+    let outputs = [(output, Told::Output as fn(Vec<u8>) -> Told), (pipes.error, Told::Error)];
+    // None while it runs; then when nothing more is waited for that it may have left behind.
+    let (over, until) = watch::channel(None);
+    let mut bringing = Vec::new();
+    for (from, told) in outputs {
+        let Some(from) = from else { continue };
+        bringing.push(Box::pin(bring(Readable::new(from)?, told, until.clone(), sender)));
+    }
+    let mut bringing = futures_util::future::join_all(bringing);
+    let input = input.map(Writable::new).transpose()?;
+    {
+        let terminal = terminal.as_ref().map(|master| master.as_fd());
+        let asked = stream::unfold(requests, |mut requests| async {
+            let message = requests.message().await.ok()??.message;
+            Some((message, requests))
+        });
+        let mut feeding = Box::pin(feed(exec.pidfd(), terminal, input, Box::pin(asked)));
+        let mut end = Box::pin(ended(exec.pidfd()));
+        let (mut is_fed, mut is_brought) = (false, false);
+        loop {
+            tokio::select! {
+                ended = &mut end => break ended?,
+                () = &mut feeding, if !is_fed => is_fed = true,
+                _ = &mut bringing, if !is_brought => is_brought = true,
             }
         }
-    };
-    drop(feeding);
-    let read = futures_util::future::join_all(readers);
-    let _ = tokio::time::timeout(DRAIN_WAIT, read).await;
-    drop(stop);
-    let exit = exit.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        over.send_replace(Some(Instant::now() + DRAIN_WAIT));
+        if !is_brought && tokio::time::timeout(TAKE_WAIT, &mut bringing).await.is_err() {
+            return Ok(None);
+        }
+    }
+    let exit = exec.wait().map_err(io::Error::other)?;
     Ok(Some(u32::from(exit.status())))
 }
 
-/// Runs something that blocks on a thread of its own: there may be more of them than the runtime's pool has.
-fn on_thread<T: Send + 'static>(
-    name: &str,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<oneshot::Receiver<T>> {
-    let (done, is_done) = oneshot::channel();
-    let thread = std::thread::Builder::new().name(name.to_owned());
-    thread.spawn(move || {
-        let _ = done.send(run());
-    })?;
-    Ok(is_done)
-}
-
-/// Brings what comes out of `from` to the peer, on a thread, until its end or that of `until`.
-fn reader(
-    from: Option<OwnedFd>,
+/// Brings what comes out of `from` to the peer until its end, or until the time is over: then what is there yet.
+async fn bring(
+    mut from: Readable,
     told: fn(Vec<u8>) -> Told,
-    until: Arc<OwnedFd>,
-    sender: Sender,
-) -> io::Result<oneshot::Receiver<()>> {
-    on_thread("exec-output", move || {
-        let Some(from) = from else { return };
-        let mut buffer = vec![0; CHUNK_BYTES];
-        loop {
-            let mut fds = [PollFd::new(&from, PollFlags::IN), PollFd::new(&*until, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Err(Errno::INTR) => continue,
-                Err(_) => return,
-                Ok(_) if fds[0].revents().is_empty() => return,
-                Ok(_) => {}
-            }
-            // EIO: the last one closed the terminal's other side.
-            let Ok(count) = rustix::io::retry_on_intr(|| rustix::io::read(&from, &mut buffer)) else {
-                return;
-            };
-            let bytes = buffer.get(..count).unwrap_or_default().to_vec();
-            let message = v1::ExecResponse { message: Some(told(bytes)) };
-            if count == 0 || sender.blocking_send(Ok(message)).is_err() {
-                return;
-            }
-        }
-    })
-}
-
-/// Writes what comes to `to`, on a thread: a program that does not read makes its peer wait, and nobody else.
-fn writer(to: OwnedFd) -> io::Result<mpsc::Sender<Vec<u8>>> {
-    let (send, mut receive) = mpsc::channel::<Vec<u8>>(MESSAGES_COUNT);
-    let _ended_by_itself = on_thread("exec-input", move || {
-        while let Some(bytes) = receive.blocking_recv() {
-            let mut rest = bytes.as_slice();
-            while !rest.is_empty() {
-                match rustix::io::retry_on_intr(|| rustix::io::write(&to, rest)) {
-                    Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                    Err(_) => return, // the program closed it
-                }
-            }
-        }
-    })?;
-    Ok(send)
-}
-
-/// Does what the peer asks for, until it asks for no more.
-async fn feed(
-    pidfd: &OwnedFd,
-    input: Option<OwnedFd>,
-    terminal: Option<&OwnedFd>,
-    mut requests: Streaming<v1::ExecRequest>,
+    mut until: watch::Receiver<Option<Instant>>,
+    sender: &Sender,
 ) {
-    let mut input = input.and_then(|input| writer(input).ok());
-    while let Ok(Some(request)) = requests.message().await {
-        match request.message {
-            Some(Asked::Input(bytes)) => {
-                if let Some(to) = &input {
-                    let _ = to.send(bytes).await;
+    let mut left_bytes = None;
+    loop {
+        let bytes = match &mut left_bytes {
+            Some(0) => return,
+            Some(_) => from.read_now(),
+            None => tokio::select! {
+                biased;
+                () = over(&mut until) => {
+                    left_bytes = Some(LAST_BYTES_MAX);
+                    continue;
                 }
-            }
-            Some(Asked::EndOfInput(true)) => match (&input, terminal) {
-                (Some(to), Some(_)) => drop(to.send(vec![END_OF_INPUT]).await),
-                _ => input = None,
+                bytes = from.read() => bytes,
             },
-            Some(Asked::Resize(size)) => {
-                if let Some(master) = terminal {
-                    let _ = resize(master.as_fd(), terminal_size(&size));
-                }
-            }
-            Some(Asked::Signal(number)) => {
-                let signal = i32::try_from(number).ok().and_then(Signal::from_named_raw);
-                if let Some(signal) = signal {
-                    let _ = rustix::process::pidfd_send_signal(pidfd, signal);
-                }
-            }
-            Some(Asked::EndOfInput(false) | Asked::Start(_)) | None => {}
+        };
+        let Some(bytes) = bytes else { return };
+        left_bytes = left_bytes.map(|left: usize| left.saturating_sub(bytes.len()));
+        let message = v1::ExecResponse { message: Some(told(bytes)) };
+        if sender.send(Ok(message)).await.is_err() {
+            return;
         }
     }
-    // A peer that will say no more leaves a program its standard input as it is.
-    if input.is_some() {
-        std::future::pending::<()>().await;
-    }
+}
+
+async fn over(until: &mut watch::Receiver<Option<Instant>>) {
+    // An error means that the stream is dropped, and this with it.
+    let at = until.wait_for(Option::is_some).await.ok().and_then(|at| *at);
+    tokio::time::sleep_until(at.unwrap_or_else(Instant::now)).await;
 }

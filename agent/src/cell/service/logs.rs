@@ -6,6 +6,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use celda_api::cell::v1;
 use celda_api::cell::v1::log_line::Stream as Kind;
@@ -15,13 +16,16 @@ use tonic::Status;
 
 use super::Service;
 use super::streams::{Stream, place};
-use crate::cell::core::{Call, Written, attach};
-use crate::cell::logs::{self, Entry, Follower, From, Source};
+use crate::cell::core::{Call, Written};
+use crate::cell::logs::{self, Entry, Follower, From, LogsError, Source};
 
 /// Lines of one message.
 const LINES_PER_MESSAGE_MAX: usize = 512;
 /// Bytes read of a log at once.
 const CHUNK_BYTES: usize = 64 << 10;
+/// How often a log is asked for that is just being taken up, and how long is waited between two times.
+const TRIES_COUNT: u32 = 250;
+const TRY_WAIT: Duration = Duration::from_millis(20);
 /// Bytes of lines in one message, beyond which no other is added.
 const MESSAGE_BYTES: usize = 256 << 10;
 
@@ -87,23 +91,34 @@ pub(super) async fn open(
     Ok(Box::pin(stream::unfold(Some(reader), next)))
 }
 
-/// A reader of an instance's log, whether it is being written or not.
+/// A reader of an instance's log, whether it is being written or not. One that is just being taken up is the writer's
+/// already and not known to the core yet: then it is asked again.
 async fn follower(service: &Service, written: &Written, from: From) -> Result<Follower, Status> {
-    let log = match &written.log {
-        Some(log) => log.clone(),
-        None => {
-            let source = Source {
-                name: written.name.clone(),
-                app: written.app.clone(),
-                rate: None,
-                limits: service.0.config.logs.limits(),
-                output: None,
-                error: None,
-            };
-            attach(&service.0.logs, source).await.map_err(unreadable)?
+    let mut log = written.log.clone();
+    for _ in 0..TRIES_COUNT {
+        if let Some(log) = log {
+            return log.follower(from).map_err(unreadable);
         }
-    };
-    log.follower(from).map_err(unreadable)
+        let source = Source {
+            name: written.name.clone(),
+            app: written.app.clone(),
+            rate: None,
+            limits: service.0.config.logs.limits(),
+            is_prompt: false,
+            output: None,
+            error: None,
+        };
+        // Files are opened, which waits for a busy disk: other tasks go on meanwhile.
+        match tokio::task::block_in_place(|| service.0.logs.attach(source)) {
+            Err(LogsError::Attached { .. }) => {}
+            answer => return answer.and_then(|log| log.follower(from)).map_err(unreadable),
+        }
+        tokio::time::sleep(TRY_WAIT).await;
+        let ids = vec![written.id.clone()];
+        let again = service.ask(|answer| Call::Logs { ids, app: String::new(), answer }).await?;
+        log = again.into_iter().find(|one| one.name == written.name).and_then(|one| one.log);
+    }
+    Err(Status::unavailable(format!("the log of {} is being taken up: try again", written.id)))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "made for map_err")]
@@ -117,7 +132,6 @@ impl Reader {
             if *self.closing.borrow() {
                 return Ok(None);
             }
-            self.news.mark_unchanged();
             // Files that were just written are read from memory.
             tokio::task::block_in_place(|| self.fill())?;
             let lines = self.take();
@@ -172,6 +186,8 @@ impl Reader {
             _ = news.changed(), if has_ended => {}
             _ = closing.wait_for(|closing| *closing) => return Ok(()),
         }
+        // Before the core is asked: what happens after its answer is news.
+        self.news.mark_unchanged();
         self.renew().await
     }
 
@@ -190,7 +206,8 @@ impl Reader {
                     let from = From::Sequence(source.follower.next_sequence());
                     if let Some(log) = &one.log {
                         source.follower = log.follower(from).map_err(unreadable)?;
-                        source.has_ended = one.is_over;
+                        // The same one as before, as long as the instance waits to be started again.
+                        source.has_ended = log.has_ended();
                     }
                     source.is_over = one.is_over;
                 }

@@ -6,8 +6,11 @@
 //! ```
 //! A stream's messages are made as its peer takes them: one that stalls costs its place and two messages.
 
+mod attach;
 mod check;
 mod exec;
+mod fds;
+mod feed;
 mod logs;
 mod streams;
 mod usage;
@@ -122,6 +125,7 @@ impl Cell for Service {
     type WatchStream = Stream<v1::WatchResponse>;
     type LogsStream = Stream<v1::LogsResponse>;
     type ExecStream = Stream<v1::ExecResponse>;
+    type AttachStream = Stream<v1::AttachResponse>;
     type DrainStream = Stream<v1::DrainResponse>;
 
     async fn describe(
@@ -224,6 +228,13 @@ impl Cell for Service {
         request: Request<Streaming<v1::ExecRequest>>,
     ) -> Result<Response<Self::ExecStream>, Status> {
         exec::open(self, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        attach::open(self, request.into_inner()).await.map(Response::new)
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<Self::DrainStream>, Status> {

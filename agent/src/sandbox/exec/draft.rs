@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capability, Linux, Process, Spec};
+use oci_spec::runtime::{Capability, Process, Spec};
 
 use super::Target;
 use crate::sandbox::error::{Result, SandboxError};
@@ -27,13 +27,9 @@ pub(super) fn write(
 ) -> Result<Draft> {
     let linux = target.spec.linux().as_ref();
     let linux = linux.ok_or_else(|| SandboxError::invalid("linux", "the spec has no `linux` part"))?;
-    refuse(linux, process)?;
+    check(target.spec)?;
+    refuse(process)?;
     let (namespaces, bits) = namespaces::of_running(linux);
-    if !namespaces.user.is_own() && may_trace(target.spec) {
-        let why = "its programs have CAP_SYS_PTRACE over the host's users, and could look into the agent's memory by \
-                   way of a program that has just joined them; start it without that capability, or with --userns";
-        return Err(SandboxError::unsupported("a program in this container", why));
-    }
     let mut draft = Draft::default();
     // Before anything: as soon as it has joined, the container's programs may see it in their /proc.
     draft.step(Step::CloseOthers);
@@ -67,6 +63,26 @@ pub(super) fn write(
     Ok(draft)
 }
 
+/// Whether a program can be run in a container of this spec at all.
+///
+/// # Errors
+/// [`SandboxError::Unsupported`] says why not.
+pub(super) fn check(spec: &Spec) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let linux = linux.ok_or_else(|| SandboxError::invalid("linux", "the spec has no `linux` part"))?;
+    let (namespaces, bits) = namespaces::of_running(linux);
+    if bits & flag::TIME != 0 {
+        let why = "a container with a time namespace cannot be joined; start it without one";
+        return Err(SandboxError::unsupported("linux.namespaces", why));
+    }
+    if !namespaces.user.is_own() && may_trace(spec) {
+        let why = "its programs have CAP_SYS_PTRACE over the host's users, and could look into the agent's memory by \
+                   way of a program that has just joined them; start it without that capability, or with --userns";
+        return Err(SandboxError::unsupported("a program in this container", why));
+    }
+    Ok(())
+}
+
 /// Whether programs of the container have, or may come to, the right to look into any process that they see.
 fn may_trace(spec: &Spec) -> bool {
     let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
@@ -76,11 +92,7 @@ fn may_trace(spec: &Spec) -> bool {
     })
 }
 
-fn refuse(linux: &Linux, process: &Process) -> Result<()> {
-    if namespaces::of_running(linux).1 & flag::TIME != 0 {
-        let why = "a container with a time namespace cannot be joined; start it without one";
-        return Err(SandboxError::unsupported("linux.namespaces", why));
-    }
+fn refuse(process: &Process) -> Result<()> {
     let asked = [
         ("process.scheduler", process.scheduler().is_some()),
         ("process.ioPriority", process.io_priority().is_some()),

@@ -74,6 +74,14 @@ pub fn process_of(spec: &Spec, arguments: Vec<String>) -> Result<Process> {
     Ok(process)
 }
 
+/// Whether a program can be run in a container of this spec at all: one that cannot be has no use for checks by programs.
+///
+/// # Errors
+/// [`SandboxError::Unsupported`] says why not, and what to do.
+pub fn check_joinable(spec: &Spec) -> Result<()> {
+    draft::check(spec)
+}
+
 /// Runs `process` in the container; when this answers, its program has been executed. A terminal of [`Stdio::Terminal`]
 /// is one of the container's devpts.
 ///
