@@ -10,6 +10,7 @@ use prost::Message as _;
 
 use super::config::Defaults;
 use super::instance::{CRASHES_COUNT_MAX, PERIOD_MS_MAX, Policy, Restart};
+use super::network::{PortWish, Protocol, check_ports};
 use super::wish_health;
 use crate::spec::size::{CPU_PERIOD_US, Cpus, MemorySwap, Size};
 use crate::spec::{Network, RunFlags};
@@ -39,6 +40,10 @@ pub struct Wish {
     pub pull: PullPolicy,
     /// What shapes the container; the id is not set.
     pub flags: RunFlags,
+    /// Its network; none: the cell's where it has one.
+    pub network: Option<Network>,
+    /// Ports of the host that lead to it.
+    pub ports: Vec<PortWish>,
     /// How it is kept running and ended; the stop signal is the image's unless the flags have one.
     pub policy: Policy,
     /// What it takes of the ledger.
@@ -78,7 +83,10 @@ impl Wish {
             v1::Pull::Never => PullPolicy::Never,
             v1::Pull::Missing | v1::Pull::Unspecified => PullPolicy::Missing,
         };
-        let resources = resources(&message)?;
+        let ports = ports(&message)?;
+        let resources = resources(&message, ports.len())?;
+        let flags = flags(&message)?;
+        let network = network(&message, &flags, &ports)?;
         let result_ttl_ms = match (message.task, message.result_ttl_s) {
             (false, _) => None,
             (true, 0) => Some(defaults.task_result_ttl_s * 1000),
@@ -88,7 +96,9 @@ impl Wish {
             digest: Digest::of(&bytes).hex(),
             image,
             pull,
-            flags: flags(&message)?,
+            flags,
+            network,
+            ports,
             policy: policy(&message, defaults)?,
             resources,
             health: wish_health::read(message.health.as_ref())?,
@@ -139,14 +149,58 @@ pub fn check_app(app: &str) -> Result<(), String> {
     Err(format!("an app's name has at most {NAME_BYTES_MAX} bytes and no control characters"))
 }
 
-fn resources(message: &v1::Spec) -> Result<Resources, String> {
+fn ports(message: &v1::Spec) -> Result<Vec<PortWish>, String> {
+    let wish = |port: &v1::Port| {
+        let number = |what: &str, number: u32| {
+            u16::try_from(number).map_err(|_| format!("ports: {what} {number} is not within 65535"))
+        };
+        let (host_port, container_port) = (number("host_port", port.host_port)?, number("port", port.port)?);
+        if container_port == 0 {
+            return Err("ports: the port in the container is 1 to 65535".to_owned());
+        }
+        let protocol = match port.protocol() {
+            v1::port::Protocol::Udp => Protocol::Udp,
+            v1::port::Protocol::Tcp | v1::port::Protocol::Unspecified => Protocol::Tcp,
+        };
+        Ok(PortWish { protocol, host_port, container_port })
+    };
+    // Bounded before each is looked at, by the spec's bytes.
+    let ports = message.ports.iter().map(wish).collect::<Result<Vec<_>, _>>()?;
+    check_ports(&ports).map_err(|why| format!("ports: {why}"))?;
+    Ok(ports)
+}
+
+fn network(message: &v1::Spec, flags: &RunFlags, ports: &[PortWish]) -> Result<Option<Network>, String> {
+    let is_mapped = flags.userns != crate::sandbox::idmap::Userns::Host;
+    let network = match message.network() {
+        v1::Network::None => Some(Network::None),
+        v1::Network::Host => Some(Network::Host),
+        v1::Network::Cell => Some(Network::Cell),
+        // A user namespace must own its network, which is made with it.
+        v1::Network::Unspecified if is_mapped && ports.is_empty() => Some(Network::None),
+        v1::Network::Unspecified => None,
+    };
+    match network {
+        Some(Network::None | Network::Host) if !ports.is_empty() => {
+            Err("ports: only on the cell's network are ports published".into())
+        }
+        None | Some(Network::Cell) if is_mapped => Err(
+            "network: a container with a user namespace cannot be on the cell's network; use none or host"
+                .into(),
+        ),
+        network => Ok(network),
+    }
+}
+
+fn resources(message: &v1::Spec, ports_count: usize) -> Result<Resources, String> {
     let given = message.resources.unwrap_or_default();
     let resources = Resources {
         cpu_milli: given.cpu_milli,
         memory_mib: given.memory_mib,
         disk_mib: given.disk_mib,
         containers: given.containers.max(1),
-        ports: given.ports,
+        // Bounded by PORTS_COUNT_MAX.
+        ports: given.ports.max(ports_count as u32),
     };
     let demand = Demand { resources, ..Demand::default() };
     demand.check().map_err(|error| format!("resources: {error}"))?;
@@ -221,10 +275,6 @@ fn flags(message: &v1::Spec) -> Result<RunFlags, String> {
     }
     let some = |text: String| (!text.is_empty()).then_some(text);
     let labels = message.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let network = match message.network() {
-        v1::Network::Host => Network::Host,
-        v1::Network::None | v1::Network::Unspecified => Network::None,
-    };
     let size = |bytes: u64| (bytes > 0).then_some(Size(bytes.min(i64::MAX as u64)));
     let cpu_us = u64::from(limits.cpu_milli) * CPU_PERIOD_US / 1000;
     Ok(RunFlags {
@@ -238,7 +288,6 @@ fn flags(message: &v1::Spec) -> Result<RunFlags, String> {
         hostname: some(message.hostname.clone()),
         labels,
         init: process.init,
-        network,
         volumes: all("files.volumes", &files.volumes)?,
         tmpfs: all("files.tmpfs", &files.tmpfs)?,
         shm_size: size(files.shm_bytes),
@@ -331,6 +380,22 @@ mod tests {
             (v1::Spec { task: true, restart: Some(always), ..spec() }, "a task runs once"),
             (v1::Spec { resources: Some(huge), ..spec() }, "resources"),
             (v1::Spec { stop: Some(stop), ..spec() }, "grace_ms"),
+            (v1::Spec { ports: vec![port(65_536, 80)], ..spec() }, "host_port 65536"),
+            (v1::Spec { ports: vec![port(80, 0)], ..spec() }, "1 to 65535"),
+            (v1::Spec { ports: vec![port(0, 80); 10_000], ..spec() }, "10000 ports"),
+            (v1::Spec { ports: vec![port(80, 80), port(80, 81)], ..spec() }, "twice"),
+            (v1::Spec { ports: vec![port(80, 80)], network: v1::Network::Host.into(), ..spec() }, "ports"),
+            (
+                v1::Spec {
+                    network: v1::Network::Cell.into(),
+                    security: Some(v1::Security {
+                        userns: "map:0:100000:65536".into(),
+                        ..Default::default()
+                    }),
+                    ..spec()
+                },
+                "user namespace",
+            ),
             (
                 v1::Spec {
                     files: Some(v1::Files { volumes: vec![":".into()], ..v1::Files::default() }),
@@ -343,6 +408,16 @@ mod tests {
             let error = read(message).expect_err(named);
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    fn port(host_port: u32, port: u32) -> v1::Port {
+        v1::Port { host_port, port, ..v1::Port::default() }
+    }
+
+    #[test]
+    fn published_ports_are_taken_of_the_ledger() {
+        let wish = read(v1::Spec { ports: vec![port(0, 80), port(8080, 80)], ..spec() }).expect("a wish");
+        assert_eq!((wish.ports.len(), wish.resources.ports, wish.network), (2, 2, None));
     }
 
     #[test]

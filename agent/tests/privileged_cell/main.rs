@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/net.rs"]
+mod net;
 
 mod adoption;
 mod auction;
@@ -11,5 +13,6 @@ mod batch;
 mod health;
 mod journal;
 mod life;
+mod network;
 mod support;
 mod words;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -20,8 +21,11 @@ pub(crate) struct Cell {
     celda: Celda,
     agent: Option<Child>,
     before: Leftovers,
-    /// Further lines of the configuration's `[limits]`.
-    limits: &'static str,
+    /// Further lines of the configuration, which begin within `[limits]`.
+    config: &'static str,
+    /// The network namespace that its agents run in, and where programs are looked for.
+    host: Option<OwnedFd>,
+    path: Option<&'static str>,
     pub(crate) runtime: Runtime,
 }
 
@@ -40,22 +44,55 @@ impl Cell {
     }
 
     /// A cell with further limits.
-    pub(crate) fn up_within(test: &str, limits: &'static str) -> Option<Self> {
+    pub(crate) fn up_within(test: &str, config: &'static str) -> Option<Self> {
+        let mut cell = Self::down(test, config)?;
+        cell.begin();
+        Some(cell)
+    }
+
+    /// A cell with a network of its own, in a namespace that stands for a host, which is answered too.
+    pub(crate) fn up_on_a_host(test: &str, config: &'static str) -> Option<(Self, OwnedFd)> {
+        let mut cell = Self::down(test, config)?;
+        let host = crate::net::namespace();
+        cell.host = Some(host.try_clone().unwrap());
+        cell.begin();
+        Some((cell, host))
+    }
+
+    /// As [`up_on_a_host`](Self::up_on_a_host), where no `nft` is to be found.
+    pub(crate) fn up_without_nft(test: &str) -> Option<Self> {
+        let mut cell = Self::down(test, "")?;
+        cell.host = Some(crate::net::namespace());
+        cell.path = Some("/nowhere");
+        cell.begin();
+        Some(cell)
+    }
+
+    fn down(test: &str, config: &'static str) -> Option<Self> {
         let celda = Celda::with_image(test)?;
         let before = celda.leftovers();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut cell = Self { celda, agent: None, before, limits, runtime };
-        cell.begin();
-        Some(cell)
+        Some(Self { celda, agent: None, before, config, host: None, path: None, runtime })
     }
 
     /// Starts the agent and waits until it is up.
     pub(crate) fn begin(&mut self) {
         let config = self.files().join("agent.toml");
-        let text = format!("[capacity]\ncontainers = 400\n[limits]\nworkers_count = 4\n{}\n", self.limits);
+        // Tests that are not about it leave the machine's network alone.
+        let network = self.host.is_some();
+        let text = format!(
+            "[network]\nenabled = {network}\n[capacity]\ncontainers = 400\n[limits]\nworkers_count = 4\n\
+             {}\n",
+            self.config
+        );
         std::fs::write(&config, text).unwrap();
         let mut command = self.command(&["agent", "--config", config.to_str().unwrap()]);
-        let mut agent = command.env("CELDA_LOG", "info").stderr(Stdio::piped()).spawn().unwrap();
+        command.env("CELDA_LOG", "info").stderr(Stdio::piped());
+        command.envs(self.path.map(|path| ("PATH", path)));
+        let mut agent = match &self.host {
+            Some(host) => crate::net::inside(host, move || command.spawn().unwrap()),
+            None => command.spawn().unwrap(),
+        };
         let mut said = BufReader::new(agent.stderr.take().unwrap());
         let mut all = String::new();
         while !all.contains("the cell is up") {

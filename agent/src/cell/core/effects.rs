@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use super::entry::container;
 use super::{Core, Input};
 use crate::cell::instance::{Cause, Effect};
+use crate::cell::network::Attached;
 use crate::cell::place::{Place, failed};
 
 impl Core {
@@ -34,6 +35,7 @@ impl Core {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.begun_at = std::time::Instant::now();
         let (wish, ground) = (Arc::clone(&entry.wish), Arc::clone(&self.parts.ground));
+        let ports = entry.ports.clone();
         let (workers, sender) = (self.parts.workers.clone(), self.parts.sender.clone());
         self.parts.workers.give(Box::new(move |_| {
             let images = Arc::clone(&ground.images);
@@ -41,7 +43,8 @@ impl Core {
             let then = move |image: std::result::Result<_, String>| {
                 let job = move || {
                     let name = container(&id, attempt);
-                    let prepare = |image| Place::prepare(&ground, image, &wish, &id, &name);
+                    let named = (id.as_str(), name.as_str());
+                    let prepare = |image| Place::prepare(&ground, image, &wish, named, &ports);
                     let result = match image {
                         Ok(image) => prepare(image).map(Box::new).map_err(|error| failed(&error)),
                         Err(why) => Err(Cause::Failed { status: 125, why }),
@@ -100,12 +103,19 @@ impl Core {
         }));
     }
 
+    /// Gives back what an attempt had of the network that nobody wants any more.
+    pub(super) fn leave(&self, attached: Attached) {
+        let ground = Arc::clone(&self.parts.ground);
+        self.parts.workers.give(Box::new(move |_| ground.leave(&attached)));
+    }
+
     /// The holder lets go first: it has the locks of what is to be removed.
     fn clean(&mut self, id: &str, attempt: u32) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let (place, running) = (entry.place.take(), entry.running.take());
         (entry.body, entry.early_end) = (None, None);
         let was_entered = std::mem::take(&mut entry.was_entered);
+        let leaving = std::mem::take(&mut entry.leaving);
         let (name, ground) = (container(id, attempt), Arc::clone(&self.parts.ground));
         let (sender, id) = (self.parts.sender.clone(), id.to_owned());
         self.cleaning.entry(id.clone()).or_default().0 += 1;
@@ -121,6 +131,9 @@ impl Core {
             };
             if let Err(error) = cleaned {
                 tracing::warn!(container = name, %error, "something was left behind; the next agent removes it");
+            }
+            for attached in leaving {
+                ground.leave(&attached);
             }
             let _ = sender.send(Input::Cleaned { id });
         }));
@@ -144,6 +157,7 @@ impl Core {
     fn release(&mut self, id: &str) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         self.parts.books.release(std::mem::take(&mut entry.reservation));
+        self.ports.release(&std::mem::take(&mut entry.ports));
         if entry.removing {
             self.forget(id); // no effect of it is left: a release is the last
         }

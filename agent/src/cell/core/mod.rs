@@ -38,6 +38,7 @@ use super::instance::{Cause, Event};
 use super::journal::Journal;
 use super::logs::{Log, Logs};
 use super::metrics::Metrics;
+use super::network::Ports;
 use super::place::{Ground, Place};
 use super::wish::Wish;
 use super::work::Workers;
@@ -152,6 +153,8 @@ pub struct Core {
     cleaning: HashMap<String, (u32, Option<u32>)>,
     /// Containers of nobody's that were killed, and have not ended yet.
     strangers: HashSet<String>,
+    /// Ports of the host, and whose they are.
+    ports: Ports,
     draining: bool,
     turn: Turn,
     swept_at: Instant,
@@ -162,6 +165,8 @@ impl Core {
     /// A core without instances.
     pub fn new(parts: Parts) -> Self {
         let cgroups = parts.ground.hierarchy.parent();
+        let network = &parts.config.network;
+        let ports = Ports::new(network.ports_first..=network.ports_last);
         Self {
             parts,
             entries: BTreeMap::new(),
@@ -169,6 +174,7 @@ impl Core {
             timers: BTreeSet::new(),
             cleaning: HashMap::new(),
             strangers: HashSet::new(),
+            ports,
             draining: false,
             turn: Turn::default(),
             swept_at: Instant::now(),
@@ -242,10 +248,14 @@ impl Core {
     fn prepared(&mut self, id: &str, attempt: u32, result: std::result::Result<Box<Place>, Cause>) {
         let Some(entry) = self.entries.get_mut(id).filter(|entry| entry.machine.attempt() == attempt) else {
             tracing::warn!(id, attempt, "prepared, and nobody wants it");
+            if let Ok(Some(attached)) = result.map(|mut place| place.take_attached()) {
+                self.leave(attached);
+            }
             return;
         };
         match result {
-            Ok(place) => {
+            Ok(mut place) => {
+                entry.attached = place.take_attached();
                 entry.machine.policy.stop_signal = place.stop_signal();
                 entry.body = Some(Arc::clone(place.body()));
                 entry.place = Some(*place);

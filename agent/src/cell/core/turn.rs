@@ -62,6 +62,9 @@ impl Core {
             }
         };
         let now = entry.machine.attempt();
+        if effects.contains(&Effect::Clean) {
+            entry.detach();
+        }
         for effect in effects {
             // What is cleared away is of the attempt before, if a new one began.
             let attempt = if effect == Effect::Clean { attempt } else { now };
@@ -221,6 +224,7 @@ impl Core {
             Undo::Start(id) => {
                 if let Some(entry) = self.entries.remove(&id) {
                     self.parts.books.release(entry.reservation);
+                    self.ports.release(&entry.ports);
                 }
             }
             Undo::Change(id, machine, removing) => {

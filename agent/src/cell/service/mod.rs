@@ -28,6 +28,7 @@ use super::core::{Call, Input, Look, Parts};
 use super::events::Events;
 use super::logs::Logs;
 use super::metrics::Metrics;
+use super::network::Offer;
 use super::place::Ground;
 use super::work::Workers;
 pub use streams::Stream;
@@ -133,6 +134,7 @@ impl Cell for Service {
             draining: look.is_draining,
             epoch: books.epoch(),
             controllers: kept.map(|controller| controller.name.to_owned()).collect(),
+            network: Some(network(&ground.offer)),
         }))
     }
 
@@ -222,6 +224,18 @@ impl Cell for Service {
         let Inner { metrics, books, workers, .. } = &*self.0;
         let text = metrics.text(look, books, workers.waiting_count());
         Ok(Response::new(v1::MetricsResponse { text }))
+    }
+}
+
+fn network(offer: &Offer) -> v1::CellNetwork {
+    let options = offer.options();
+    v1::CellNetwork {
+        available: offer.why_not().is_none(),
+        why_not: offer.why_not().unwrap_or_default().to_owned(),
+        subnet: format!("{}/{}", options.network, options.prefix_bits),
+        egress: options.egress,
+        name_servers: offer.name_servers().iter().map(ToString::to_string).collect(),
+        warnings: offer.warnings().to_vec(),
     }
 }
 
