@@ -29,17 +29,21 @@ use super::health::Health;
 use super::holder::{Attending, Holder, raise_files_limit};
 use super::image::Images;
 use super::image_gc::ImageGc;
-use super::journal::{Journal, RESERVE_BYTES_PER_INSTANCE};
+use super::journal::{Journal, Known, RESERVE_BYTES_PER_INSTANCE};
 use super::logs::{Logs, LogsOptions};
 use super::metrics::Metrics;
 use super::metrics::http::{Exporter, MetricsConfig};
+use super::network::Offer;
 use super::place::Ground;
 use super::service::Service;
 use super::work::Workers;
 use crate::sandbox::cgroup::Hierarchy;
 
+/// Empty networks kept ready beside those of the cell's.
+const EMPTY_COUNT: u32 = 8;
 /// How long what is under way has to end.
 const FINISH_WAIT: Duration = Duration::from_secs(20);
+
 /// Where a cell lives.
 #[derive(Debug)]
 pub struct Home {
@@ -84,9 +88,9 @@ pub fn run(home: &Home, config: Config, store: Store, ladder: Ladder) -> crate::
     sweep_containers(&lasting.join("layers"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(CellError::io("start the threads of the cell in", &home.run))?;
-    let parts = parts(home, config, (store, ladder), journal, &runtime, (sender, inputs))?;
-    let (sender, books, images) =
-        (parts.sender.clone(), parts.books.clone(), Arc::clone(&parts.ground.images));
+    let offer = offer(&config, &known);
+    let parts = parts(home, config, (store, ladder), (journal, offer), &runtime, (sender, inputs))?;
+    let (sender, books, ground) = (parts.sender.clone(), parts.books.clone(), Arc::clone(&parts.ground));
     let workers = parts.workers.clone();
     let service = Service::new(&parts);
     let image_gc = ImageGc::start(&parts)?;
@@ -99,8 +103,29 @@ pub fn run(home: &Home, config: Config, store: Store, ladder: Ladder) -> crate::
     drop(image_gc);
     // What is being cleared away is; what is left after that is the next agent's.
     workers.finish(FINISH_WAIT);
-    images.close();
+    ground.images.close();
+    if let Err(error) = ground.offer.close() {
+        tracing::warn!(%error, "the network's table was left behind");
+    }
     served
+}
+
+/// The cell's network, with the addresses and ports of all that may still run.
+fn offer(config: &Config, known: &Known) -> Offer {
+    let offer = match config.network.options(config.limits.networks_ready_count) {
+        Ok(options) if config.network.enabled => {
+            let running: Vec<_> = known.instances.values().filter_map(|kept| kept.attached.clone()).collect();
+            Offer::start(options, &config.network.name_servers, &running)
+        }
+        _ => Offer::off(), // the configuration is checked: a subnet that is none was refused
+    };
+    if let Some(why) = offer.why_not() {
+        tracing::warn!(why, "the cell has no network of its own");
+    }
+    for warning in offer.warnings() {
+        tracing::warn!(warning, "the cell's network");
+    }
+    offer
 }
 
 /// What the core and the service work with.
@@ -108,14 +133,17 @@ fn parts(
     home: &Home,
     config: Config,
     (store, ladder): (Store, Ladder),
-    journal: Journal,
+    (journal, offer): (Journal, Offer),
     runtime: &tokio::runtime::Runtime,
     (sender, inputs): (Sender<Input>, Receiver<Input>),
 ) -> crate::Result<Parts> {
     let images = Images::new(store, ladder, &config.limits);
     let images = images.map_err(CellError::io("start threads for images of", &home.root))?;
     let hierarchy = Hierarchy::of_cell(&home.private())?;
-    let ground = Ground::new(images, home.root.clone(), hierarchy, config.limits.networks_ready_count)?;
+    let ready_count = config.limits.networks_ready_count;
+    // Where instances are on the cell's network, few want none.
+    let empty_count = if offer.why_not().is_none() { ready_count.min(EMPTY_COUNT) } else { ready_count };
+    let ground = Ground::new(images, home.root.clone(), hierarchy, offer, empty_count)?;
     let books = Books::new(&config, config.capacity.resources(&home.root))?;
     let logs = LogsOptions { root: home.root.join("cell/logs"), run: home.private().join("logs") };
     Ok(Parts {

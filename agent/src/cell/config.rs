@@ -2,6 +2,7 @@
 //!
 //! `docs/agent.toml` has each field with its default; a test keeps it so. A number's unit is the end of its name.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use celda_auction::Resources;
@@ -12,11 +13,14 @@ use super::error::{CellError, Result};
 use super::instance::{CRASHES_COUNT_MAX, PERIOD_MS_MAX, Policy};
 use super::logs;
 use super::metrics::http::MetricsConfig;
+use super::network::{NetworkOptions, Subnet};
 use super::tell::LogConfig;
 
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const MIB: u64 = 1 << 20;
+/// Name servers that a C library asks (MAXNS of resolv.h).
+const NAME_SERVERS_COUNT_MAX: usize = 3;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -34,6 +38,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// What it says of itself.
     pub log: LogConfig,
+    /// What instances reach, and how they are reached.
+    pub network: Network,
     /// How much it keeps and does at once.
     pub limits: Limits,
     /// What is kept of what instances write.
@@ -139,6 +145,64 @@ pub struct Socket {
     pub users: Vec<u32>,
     /// Connections at once, 1 to 65535; more are closed as they come.
     pub connections_max: u32,
+}
+
+/// `[network]`: the cell's own, which instances are on unless they want another.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// Whether there is one. Without nftables there is none either, and the cell says so.
+    pub enabled: bool,
+    /// Addresses of instances, IPv4, with 8 to 29 bits; the first is the host's. No two cells of a machine share one.
+    pub subnet: String,
+    /// Instances reach what is beyond this machine.
+    pub egress: bool,
+    /// Who resolves names for instances, at most 3. None: the host's, less those on its loopback.
+    pub name_servers: Vec<IpAddr>,
+    /// Ports of the host that are given to who wants any, 1 to 65535.
+    pub ports_first: u16,
+    /// The last of them. The default range is Garden's: above what the kernel uses for connections from the host.
+    pub ports_last: u16,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            subnet: "10.254.0.0/16".into(),
+            egress: true,
+            name_servers: Vec::new(),
+            ports_first: 61_001,
+            ports_last: 65_535,
+        }
+    }
+}
+
+impl Network {
+    /// As the network takes it, with so many namespaces ready.
+    ///
+    /// # Errors
+    /// What is wrong with the subnet.
+    pub fn options(&self, ready_count: u32) -> std::result::Result<NetworkOptions, String> {
+        let Subnet { network, prefix_bits } = self.subnet.parse()?;
+        Ok(NetworkOptions { network, prefix_bits, egress: self.egress, ready_count: ready_count as usize })
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        self.options(1).map_err(|why| format!("network.subnet = {why}"))?;
+        if !(1..=self.ports_last).contains(&self.ports_first) {
+            let Self { ports_first, ports_last, .. } = self;
+            return Err(format!("network.ports_first = {ports_first}: it is 1 to ports_last, {ports_last}"));
+        }
+        let is_useless = |server: &&IpAddr| server.is_loopback() || server.is_unspecified();
+        if let Some(server) = self.name_servers.iter().find(is_useless) {
+            return Err(format!("network.name_servers: {server} is the instance's own inside"));
+        }
+        if self.name_servers.len() > NAME_SERVERS_COUNT_MAX {
+            return Err(format!("network.name_servers: at most {NAME_SERVERS_COUNT_MAX} are asked"));
+        }
+        Ok(())
+    }
 }
 
 /// `[limits]`.
@@ -294,6 +358,7 @@ impl Config {
                 return Err(format!("{field} = {value}: it is {min} to {max}"));
             }
         }
+        self.network.check()?;
         self.listen.check()
     }
 }
@@ -355,6 +420,10 @@ mod tests {
             ("[images]\ngc_low_percent = 90", "images.gc_low_percent = 90: it is 0 to 85"),
             ("[socket]\nusers = [\"root\"]", "users"),
             ("limits", "limits"),
+            ("[network]\nsubnet = \"10.0.0.1/24\"", "network.subnet"),
+            ("[network]\nports_first = 70000", "ports_first"),
+            ("[network]\nports_first = 9\nports_last = 8", "network.ports_first = 9"),
+            ("[network]\nname_servers = [\"127.0.0.53\"]", "network.name_servers"),
         ] {
             let error = Config::parse(text).expect_err(text);
             assert!(error.contains(named), "{error}");

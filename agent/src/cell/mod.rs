@@ -17,7 +17,7 @@
 //! | [`image_gc`] | images go before the disk is full |
 //! | [`health`] | whether an instance has come up, lives and is ready |
 //! | [`logs`] | what instances write, in bounded files |
-//! | [`network`] | prepared network namespaces; no instance asks for one yet |
+//! | [`network`] | the cell's own network: prepared namespaces, published ports, who may send what |
 //! | [`books`] | the cell's side of the auction |
 //! | [`lock`] | that there is one agent |
 //! | [`events`], [`view`], [`metrics`] | what is shown |

@@ -18,11 +18,13 @@ use super::error::CellError;
 use super::holder::{Body, Handed, Holder, Started};
 use super::image::{Image, Images};
 use super::instance::Cause;
+use super::network::{Attached, Grant, Offer};
 use super::wish::Wish;
 use crate::sandbox::cgroup::Hierarchy;
+use crate::sandbox::idmap::Userns;
 use crate::sandbox::seccomp::BpfInstruction;
 use crate::sandbox::{NetworkNamespaces, Stdio, is_sealed};
-use crate::spec::{self, Built, Host, Network, SeccompChoice};
+use crate::spec::{self, Built, Host, Network, OnNetwork, SeccompChoice};
 use crate::{Error, Result, root};
 
 /// What all places are made from.
@@ -36,6 +38,9 @@ pub struct Ground {
     pub layers: PathBuf,
     /// cgroup v2, with the parent of this cell's containers.
     pub hierarchy: Hierarchy,
+    /// The cell's own network.
+    pub offer: Offer,
+    /// Networks of those that want none.
     networks: NetworkNamespaces,
     /// celda's own filter, compiled, by the capabilities that it depends on.
     filters: Mutex<HashMap<u64, Arc<[BpfInstruction]>>>,
@@ -50,7 +55,7 @@ const REMOVE_WAIT: Duration = Duration::from_millis(20);
 const FILTERS_COUNT_MAX: usize = 64;
 
 impl Ground {
-    /// Ground in the store `root`, with so many networks kept ready.
+    /// Ground in the store `root`, with so many empty networks kept ready.
     ///
     /// # Errors
     /// When there is no thread.
@@ -58,6 +63,7 @@ impl Ground {
         images: Arc<Images>,
         root: PathBuf,
         hierarchy: Hierarchy,
+        offer: Offer,
         networks_count: u32,
     ) -> Result<Self> {
         Ok(Self {
@@ -65,6 +71,7 @@ impl Ground {
             layers: root.join("cell/layers"),
             root,
             hierarchy,
+            offer,
             networks: NetworkNamespaces::new(networks_count as usize)?,
             filters: Mutex::default(),
         })
@@ -85,6 +92,19 @@ impl Ground {
             filters.insert(caps, Arc::clone(filter));
         }
         Ok(filter)
+    }
+
+    /// The network of a wish.
+    fn network(&self, wish: &Wish) -> Network {
+        let default = if self.offer.why_not().is_none() { Network::Cell } else { Network::None };
+        wish.network.unwrap_or(default)
+    }
+
+    /// Gives back what a container had of the cell's network.
+    pub fn leave(&self, attached: &Attached) {
+        if let Err(error) = self.offer.leave(attached) {
+            tracing::warn!(address = %attached.address, %error, "an address is not given back; the next agent does it");
+        }
     }
 
     /// Removes what a container left that no place of this agent stands for: one that was adopted, or half made.
@@ -109,6 +129,9 @@ pub struct Place {
     image: Arc<Image>,
     root: Root,
     network: Option<OwnedFd>,
+    /// Its network is the cell's.
+    attached: Option<Attached>,
+    is_on_cell: bool,
     is_sealed: bool,
     init: bool,
     input: bool,
@@ -117,7 +140,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Makes everything ready for the container `container` of instance `id`.
+    /// Makes everything ready for the container `container` of instance `id`, with the ports that lead to it.
     ///
     /// # Errors
     /// What is wrong with the wish, the image or the machine; nothing is left behind.
@@ -125,8 +148,8 @@ impl Place {
         ground: &Ground,
         image: Arc<Image>,
         wish: &Wish,
-        id: &str,
-        container: &str,
+        (id, container): (&str, &str),
+        ports: &[Grant],
     ) -> Result<Self> {
         let (uids, gids) = spec::id_mappings(&wish.flags.userns)?;
         let is_usual = uids.is_empty() && wish.disk_bytes.is_none();
@@ -146,11 +169,26 @@ impl Place {
                 root::create(ground.images.ladder(), image.lower.as_fd(), ids, place, wish.disk_bytes)?
             }
         };
-        match Self::fill(ground, &image, wish, id, &mut root) {
-            Ok((built, is_sealed, network)) => {
-                let Filled { body, stop_signal } = built;
-                let (init, input) = (wish.flags.init, wish.is_interactive());
-                Ok(Self { image, root, network, is_sealed, init, input, stop_signal, body })
+        let filled = Joined::new(ground, wish, ports).and_then(|joined| {
+            let filled = Self::fill(ground, &image, wish, id, &mut root, &joined);
+            filled.inspect_err(|_| joined.leave(ground)).map(|filled| (filled, joined))
+        });
+        match filled {
+            Ok((Filled { body, stop_signal, is_sealed }, Joined { network, namespace, attached })) => {
+                let (init, is_on_cell) = (wish.flags.init, network == Network::Cell);
+                let (network, input) = (namespace, wish.is_interactive());
+                Ok(Self {
+                    image,
+                    root,
+                    network,
+                    attached,
+                    is_on_cell,
+                    is_sealed,
+                    init,
+                    input,
+                    stop_signal,
+                    body,
+                })
             }
             Err(error) => {
                 root.remove()?;
@@ -165,11 +203,15 @@ impl Place {
         wish: &Wish,
         id: &str,
         root: &mut Root,
-    ) -> Result<(Filled, bool, Option<OwnedFd>)> {
+        joined: &Joined,
+    ) -> Result<Filled> {
         let mut host = Host::here(&ground.root, root.path());
         // The agent's environment is nobody's business.
         host.env.clear();
-        let flags = spec::RunFlags { id: id.to_owned(), ..wish.flags.clone() };
+        let resolver = || ground.offer.resolver().to_owned();
+        let on_network = |attached: &Attached| OnNetwork { address: attached.address, resolver: resolver() };
+        host.network = joined.attached.as_ref().map(on_network);
+        let flags = spec::RunFlags { id: id.to_owned(), network: joined.network, ..wish.flags.clone() };
         let built = spec::build(&image.record.config_json, &flags, root.overlay().as_fd(), &host)?;
         built.prepare(root.overlay().as_fd())?;
         let is_builtin = built.seccomp == SeccompChoice::Builtin;
@@ -177,14 +219,14 @@ impl Place {
         if is_sealed {
             root.settle()?;
         }
-        // A user namespace must own its network, which is made with it.
-        let is_own_network = wish.flags.network == Network::None
-            && built.spec.linux().as_ref().is_some_and(|linux| linux.uid_mappings().is_none());
-        let network = if is_own_network { Some(ground.networks.take()?) } else { None };
         let filter = ground.filter(&built)?;
         let body = Body::write(&built.spec, filter.as_deref()).map_err(Error::io("write down", "a spec"))?;
-        let filled = Filled { body: Arc::new(body), stop_signal: built.stop_signal };
-        Ok((filled, is_sealed, network))
+        Ok(Filled { body: Arc::new(body), stop_signal: built.stop_signal, is_sealed })
+    }
+
+    /// What it has of the cell's network; once. It is to be [given back](Ground::leave) when the place is cleared away.
+    pub fn take_attached(&mut self) -> Option<Attached> {
+        self.attached.take()
     }
 
     /// The signal that asks the container to end.
@@ -224,7 +266,8 @@ impl Place {
     /// # Errors
     /// What could not be removed.
     pub fn clean(self, ground: &Ground, was_entered: bool) -> Result<()> {
-        let Self { image, root, network, is_sealed, .. } = self;
+        let Self { image, root, network, is_on_cell, is_sealed, .. } = self;
+        let network = network.filter(|_| !is_on_cell); // of the cell's there is a new one for each
         if !is_sealed || was_entered {
             return Ok(root.remove()?);
         }
@@ -238,6 +281,37 @@ impl Place {
 struct Filled {
     body: Arc<OwnedFd>,
     stop_signal: i32,
+    is_sealed: bool,
+}
+
+/// The network that a container is on.
+struct Joined {
+    network: Network,
+    namespace: Option<OwnedFd>,
+    attached: Option<Attached>,
+}
+
+impl Joined {
+    fn new(ground: &Ground, wish: &Wish, ports: &[Grant]) -> Result<Self> {
+        let network = ground.network(wish);
+        let (namespace, attached) = match network {
+            Network::Host => (None, None),
+            // A user namespace must own its network, which is made with it.
+            Network::None if wish.flags.userns != Userns::Host => (None, None),
+            Network::None => (Some(ground.networks.take()?), None),
+            Network::Cell => {
+                let (attachment, attached) = ground.offer.attach(ports)?;
+                (Some(attachment.namespace), Some(attached))
+            }
+        };
+        Ok(Self { network, namespace, attached })
+    }
+
+    fn leave(&self, ground: &Ground) {
+        if let Some(attached) = &self.attached {
+            ground.leave(attached);
+        }
+    }
 }
 
 /// An error as the reason of an end.

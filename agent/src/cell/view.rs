@@ -5,6 +5,7 @@ use std::sync::Arc;
 use celda_api::cell::v1;
 
 use super::instance::{Cause, End, Machine, State};
+use super::network::{Grant, Protocol};
 use super::wish::Wish;
 
 /// What is shown besides the machine.
@@ -28,12 +29,17 @@ pub struct Shown<'a> {
     pub created_ms: u64,
     /// Path of its cgroup, if it runs.
     pub cgroup: String,
+    /// On the cell's network, if it is there.
+    pub address: Option<std::net::Ipv4Addr>,
+    /// Published.
+    pub ports: &'a [Grant],
 }
 
 impl Shown<'_> {
     /// The message; with the spec only when asked for.
     pub fn message(self, with_spec: bool) -> v1::Instance {
-        let Self { id, app, index, wish, machine, pid, reservation, created_ms, cgroup } = self;
+        let Self { id, app, index, wish, machine, pid, reservation, created_ms, cgroup, address, ports } =
+            self;
         v1::Instance {
             id: id.to_owned(),
             app: app.to_owned(),
@@ -51,8 +57,22 @@ impl Shown<'_> {
             end: machine.last_end().map(end),
             spec: with_spec.then(|| wish.message.clone()),
             cgroup,
+            address: address.map(|address| address.to_string()).unwrap_or_default(),
+            ports: ports.iter().map(port).collect(),
             ..v1::Instance::default()
         }
+    }
+}
+
+fn port(grant: &Grant) -> v1::Port {
+    let protocol = match grant.protocol {
+        Protocol::Tcp => v1::port::Protocol::Tcp,
+        Protocol::Udp => v1::port::Protocol::Udp,
+    };
+    v1::Port {
+        host_port: grant.host_port.into(),
+        port: grant.container_port.into(),
+        protocol: protocol.into(),
     }
 }
 

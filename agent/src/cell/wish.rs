@@ -11,6 +11,7 @@ use prost::Message as _;
 
 use super::config::Defaults;
 use super::instance::{CRASHES_COUNT_MAX, PERIOD_MS_MAX, Policy, Restart};
+use super::network::{PortWish, Protocol, check_ports};
 use super::wish_health;
 use crate::sandbox::caps::{self, CapSet};
 use crate::sandbox::idmap::Userns;
@@ -44,6 +45,10 @@ pub struct Wish {
     pub pull: PullPolicy,
     /// What shapes the container; the id is not set.
     pub flags: RunFlags,
+    /// Its network; none: the cell's where it has one.
+    pub network: Option<Network>,
+    /// Ports of the host that lead to it.
+    pub ports: Vec<PortWish>,
     /// How it is kept running and ended; the stop signal is the image's unless the flags have one.
     pub policy: Policy,
     /// What it takes of the ledger.
@@ -106,8 +111,10 @@ impl Wish {
             v1::Pull::Never => PullPolicy::Never,
             v1::Pull::Missing | v1::Pull::Unspecified => PullPolicy::Missing,
         };
-        let disk_bytes = disk_bytes(&message)?;
-        let resources = resources(&message, disk_bytes)?;
+        let (ports, disk_bytes) = (ports(&message)?, disk_bytes(&message)?);
+        let resources = resources(&message, ports.len(), disk_bytes)?;
+        let flags = flags(&message)?;
+        let network = network(&message, &flags, &ports)?;
         let result_ttl_ms = match (message.task, message.result_ttl_s) {
             (false, _) => None,
             (true, 0) => Some(defaults.task_result_ttl_s * 1000),
@@ -117,7 +124,9 @@ impl Wish {
             digest: Digest::of(&bytes).hex(),
             image,
             pull,
-            flags: flags(&message)?,
+            flags,
+            network,
+            ports,
             policy: policy(&message, defaults)?,
             resources,
             disk_bytes,
@@ -184,7 +193,50 @@ fn disk_bytes(message: &v1::Spec) -> Result<Option<u64>, String> {
     Ok(Some(bytes))
 }
 
-fn resources(message: &v1::Spec, disk_bytes: Option<u64>) -> Result<Resources, String> {
+fn ports(message: &v1::Spec) -> Result<Vec<PortWish>, String> {
+    let wish = |port: &v1::Port| {
+        let number = |what: &str, number: u32| {
+            u16::try_from(number).map_err(|_| format!("ports: {what} {number} is not within 65535"))
+        };
+        let (host_port, container_port) = (number("host_port", port.host_port)?, number("port", port.port)?);
+        if container_port == 0 {
+            return Err("ports: the port in the container is 1 to 65535".to_owned());
+        }
+        let protocol = match port.protocol() {
+            v1::port::Protocol::Udp => Protocol::Udp,
+            v1::port::Protocol::Tcp | v1::port::Protocol::Unspecified => Protocol::Tcp,
+        };
+        Ok(PortWish { protocol, host_port, container_port })
+    };
+    // Bounded before each is looked at, by the spec's bytes.
+    let ports = message.ports.iter().map(wish).collect::<Result<Vec<_>, _>>()?;
+    check_ports(&ports).map_err(|why| format!("ports: {why}"))?;
+    Ok(ports)
+}
+
+fn network(message: &v1::Spec, flags: &RunFlags, ports: &[PortWish]) -> Result<Option<Network>, String> {
+    let is_mapped = flags.userns != crate::sandbox::idmap::Userns::Host;
+    let network = match message.network() {
+        v1::Network::None => Some(Network::None),
+        v1::Network::Host => Some(Network::Host),
+        v1::Network::Cell => Some(Network::Cell),
+        // A user namespace must own its network, which is made with it.
+        v1::Network::Unspecified if is_mapped && ports.is_empty() => Some(Network::None),
+        v1::Network::Unspecified => None,
+    };
+    match network {
+        Some(Network::None | Network::Host) if !ports.is_empty() => {
+            Err("ports: only on the cell's network are ports published".into())
+        }
+        None | Some(Network::Cell) if is_mapped => Err(
+            "network: a container with a user namespace cannot be on the cell's network; use none or host"
+                .into(),
+        ),
+        network => Ok(network),
+    }
+}
+
+fn resources(message: &v1::Spec, ports_count: usize, disk_bytes: Option<u64>) -> Result<Resources, String> {
     let given = message.resources.unwrap_or_default();
     // What it may write is taken: the disk has to have it.
     let disk_mib = u32::try_from(disk_bytes.unwrap_or(0).div_ceil(1 << 20)).unwrap_or(u32::MAX);
@@ -193,7 +245,8 @@ fn resources(message: &v1::Spec, disk_bytes: Option<u64>) -> Result<Resources, S
         memory_mib: given.memory_mib,
         disk_mib: given.disk_mib.max(disk_mib),
         containers: given.containers.max(1),
-        ports: given.ports,
+        // Bounded by PORTS_COUNT_MAX.
+        ports: given.ports.max(ports_count as u32),
     };
     let demand = Demand { resources, ..Demand::default() };
     demand.check().map_err(|error| format!("resources: {error}"))?;
@@ -268,10 +321,6 @@ fn flags(message: &v1::Spec) -> Result<RunFlags, String> {
     }
     let some = |text: String| (!text.is_empty()).then_some(text);
     let labels = message.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let network = match message.network() {
-        v1::Network::Host => Network::Host,
-        v1::Network::None | v1::Network::Unspecified => Network::None,
-    };
     let size = |bytes: u64| (bytes > 0).then_some(Size(bytes.min(i64::MAX as u64)));
     let cpu_us = u64::from(limits.cpu_milli) * CPU_PERIOD_US / 1000;
     Ok(RunFlags {
@@ -286,7 +335,6 @@ fn flags(message: &v1::Spec) -> Result<RunFlags, String> {
         labels,
         init: process.init,
         tty: process.terminal,
-        network,
         volumes: all("files.volumes", &files.volumes)?,
         tmpfs: all("files.tmpfs", &files.tmpfs)?,
         shm_size: size(files.shm_bytes),
@@ -321,136 +369,4 @@ fn all<T: std::str::FromStr<Err = E>, E: std::fmt::Display>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec() -> v1::Spec {
-        v1::Spec { image: "web:1".into(), ..v1::Spec::default() }
-    }
-
-    fn read(message: v1::Spec) -> Result<Wish, String> {
-        Wish::read(message, &Defaults::default())
-    }
-
-    #[test]
-    fn the_least_spec_is_an_image() {
-        let wish = read(spec()).expect("a wish");
-        assert_eq!(wish.resources.containers, 1);
-        assert_eq!((wish.policy, wish.result_ttl_ms), (Policy::default(), None));
-        let task = read(v1::Spec { task: true, ..spec() }).expect("a wish");
-        assert_eq!(task.result_ttl_ms, Some(3_600_000));
-    }
-
-    #[test]
-    fn a_spec_with_many_labels_is_the_same_spec_however_often_it_is_kept() {
-        let labels = |names: &[&str]| names.iter().map(|name| ((*name).into(), "x".into())).collect();
-        let message = v1::Spec { labels: labels(&["a", "b", "c", "d", "e"]), ..spec() };
-        let first = read(message.clone()).expect("a wish");
-        let other = v1::Spec { labels: labels(&["e", "c", "a", "d", "b"]), ..spec() };
-        assert_eq!(read(other).expect("a wish").digest, first.digest);
-        let kept = |wish: &Wish| Wish::kept(wish.bytes.clone(), &Defaults::default()).expect("a wish");
-        let again = kept(&kept(&first));
-        assert_eq!((&again.digest, &again.bytes, &again.message), (&first.digest, &first.bytes, &message));
-    }
-
-    #[test]
-    fn the_bytes_that_were_kept_are_what_a_digest_is_of() {
-        let mut bytes = read(spec()).expect("a wish").bytes;
-        bytes.extend([0xfa, 0x3f, 1, b'x']); // field 1023, of a version to come
-        let wish = Wish::kept(bytes.clone(), &Defaults::default()).expect("a wish");
-        assert_eq!((wish.digest, wish.bytes), (Digest::of(&bytes).hex(), bytes));
-        assert!(Wish::kept(vec![0xff], &Defaults::default()).is_err());
-    }
-
-    #[test]
-    fn absurd_specs_are_refused_by_field() {
-        let process = |process| v1::Spec { process: Some(process), ..spec() };
-        let many = vec!["A=1".to_owned(); LIST_COUNT_MAX + 1];
-        let restart = v1::Restart { crashes_max: Some(0), ..v1::Restart::default() };
-        let always = v1::Restart { policy: v1::restart::Policy::Always.into(), ..v1::Restart::default() };
-        let huge = celda_api::auction::v1::Resources { cpu_milli: u32::MAX, ..Default::default() };
-        let stop = v1::Stop { grace_ms: Some(u32::MAX), ..v1::Stop::default() };
-        let cases = [
-            (v1::Spec::default(), "image"),
-            (process(v1::Process { env: many, ..v1::Process::default() }), "process.env"),
-            (process(v1::Process { command: vec!["a\0".into()], ..v1::Process::default() }), "NUL"),
-            (process(v1::Process { user: "x".repeat(SPEC_BYTES_MAX), ..v1::Process::default() }), "bytes"),
-            (v1::Spec { restart: Some(restart), ..spec() }, "restart.crashes_max"),
-            (v1::Spec { task: true, restart: Some(always), ..spec() }, "a task runs once"),
-            (v1::Spec { resources: Some(huge), ..spec() }, "resources"),
-            (v1::Spec { stop: Some(stop), ..spec() }, "grace_ms"),
-            (
-                v1::Spec {
-                    files: Some(v1::Files { volumes: vec![":".into()], ..v1::Files::default() }),
-                    ..spec()
-                },
-                "files.volumes",
-            ),
-        ];
-        for (message, named) in cases {
-            let error = read(message).expect_err(named);
-            assert!(error.contains(named), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_program_that_can_never_be_run_is_no_check() {
-        let probe = |probe| v1::Health {
-            liveness: Some(v1::Check { probe: Some(probe), ..v1::Check::default() }),
-            ..v1::Health::default()
-        };
-        let program = || probe(v1::check::Probe::Exec(v1::ExecProbe { command: vec!["true".into()] }));
-        let with = |health, security| v1::Spec { health: Some(health), security: Some(security), ..spec() };
-        let add = |name: &str| v1::Security { cap_add: vec![name.into()], ..v1::Security::default() };
-        let privileged = || v1::Security { privileged: true, ..v1::Security::default() };
-        for security in [add("SYS_PTRACE"), add("cap_sys_ptrace"), add("ALL"), privileged()] {
-            let message = with(program(), security);
-            let error = read(message.clone()).expect_err("refused");
-            assert!(error.contains("SYS_PTRACE") && error.contains("userns"), "{error}");
-            let kept = Wish::kept(message.encode_to_vec(), &Defaults::default());
-            assert!(kept.is_ok(), "what an older version took is no damage");
-        }
-        let own_users = v1::Security { userns: "map:0:100000:65536".into(), ..privileged() };
-        let tcp = probe(v1::check::Probe::Tcp(v1::TcpProbe { port: 80 }));
-        let dropped = v1::Security { cap_drop: vec!["SYS_PTRACE".into()], ..add("ALL") };
-        for message in [
-            with(program(), own_users),
-            with(program(), add("NET_ADMIN")),
-            with(tcp, privileged()),
-            with(program(), dropped),
-        ] {
-            read(message).expect("a wish");
-        }
-    }
-
-    #[test]
-    fn the_agents_environment_stays_its_own() {
-        let process = v1::Process { env: vec!["PATH".into(), "A=1".into()], ..v1::Process::default() };
-        let wish = read(v1::Spec { process: Some(process), ..spec() }).expect("a wish");
-        assert_eq!(wish.flags.env, ["A=1"]);
-    }
-
-    #[test]
-    fn a_limit_of_the_disk_is_taken_off_the_ledger() {
-        let disk = |disk_bytes, disk_mib| {
-            let limits = Some(v1::Limits { disk_bytes, ..v1::Limits::default() });
-            let resources = Some(celda_api::auction::v1::Resources { disk_mib, ..Default::default() });
-            read(v1::Spec { limits, resources, ..spec() })
-        };
-        let taken = |disk_bytes, disk_mib| disk(disk_bytes, disk_mib).expect("a wish").resources.disk_mib;
-        assert_eq!(taken(0, 5), 5);
-        assert_eq!(taken((64 << 20) + 1, 5), 65);
-        assert_eq!(taken(64 << 20, 100), 100, "the spec says more");
-        assert_eq!(disk(64 << 20, 0).expect("a wish").disk_bytes, Some(64 << 20));
-        let error = disk(1, 0).expect_err("too small");
-        assert!(error.contains("limits.disk_bytes"), "{error}");
-    }
-
-    #[test]
-    fn ids_are_plain_names() {
-        assert!(check_id("web-1.2_x").is_ok());
-        for id in ["", "-a", "../a", "a/b", "a b", "ü", &"a".repeat(49)] {
-            assert!(check_id(id).is_err(), "{id}");
-        }
-    }
-}
+mod tests;

@@ -93,6 +93,10 @@ impl Client {
         self.call("read the use of", self.client.clone().stats(within(v1::StatsRequest { ids })))
     }
 
+    pub(super) fn describe(&self) -> Result<v1::DescribeResponse> {
+        self.call("describe", self.client.clone().describe(within(v1::DescribeRequest {})))
+    }
+
     pub(super) fn metrics(&self) -> Result<v1::MetricsResponse> {
         self.call("read the metrics of", self.client.clone().metrics(within(v1::MetricsRequest {})))
     }
@@ -272,6 +276,12 @@ pub(super) fn end_words(end: &v1::End) -> String {
     format!("{}{by}{gave_up}", end.detail)
 }
 
+/// A published port as `-p` takes it.
+pub(super) fn port_words(port: &v1::Port) -> String {
+    let protocol = if port.protocol() == v1::port::Protocol::Udp { "udp" } else { "tcp" };
+    format!("{}:{}/{protocol}", port.host_port, port.port)
+}
+
 /// An instance as JSON.
 pub(super) fn instance_value(instance: &v1::Instance) -> serde_json::Value {
     let end = instance.end.as_ref().map(|end| {
@@ -300,6 +310,8 @@ pub(super) fn instance_value(instance: &v1::Instance) -> serde_json::Value {
         "changedMs": instance.changed_ms,
         "nextStartMs": instance.next_start_ms,
         "cgroup": instance.cgroup,
+        "address": instance.address,
+        "ports": instance.ports.iter().map(port_words).collect::<Vec<_>>(),
         "health": instance.health().as_str_name().trim_start_matches("HEALTH_").to_ascii_lowercase(),
         "healthDetail": instance.health_detail,
         "notice": instance.notice,

@@ -11,7 +11,7 @@ use crate::cell::tell::Format;
 const GRACE_MAX_S: i64 = 3600;
 
 /// Which cell a command talks to.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct CellArgs {
     /// Socket of the cell [default: agent.sock in --run]
     #[arg(long = "cell", value_name = "SOCKET", env = "CELDA_CELL", value_hint = ValueHint::FilePath)]

@@ -9,6 +9,7 @@ use super::cell::{Client, end_words, status_name};
 use super::context::Context;
 use super::run_args::{Given, Pull, RestartWhen, RunArgs};
 use super::{EXIT_FAILED, output};
+use crate::cell::network::{PortWish, Protocol};
 use crate::spec::Network;
 use crate::spec::size::{CPU_PERIOD_US, MemorySwap};
 use crate::{Error, Result, container, spec};
@@ -105,8 +106,10 @@ fn spec_of(args: &RunArgs) -> Result<v1::Spec> {
     };
     let grace_ms = args.detached.stop_timeout.map(|seconds| seconds * 1000);
     let network = match args.network {
-        Network::None => v1::Network::None,
-        Network::Host => v1::Network::Host,
+        None => v1::Network::Unspecified,
+        Some(Network::None) => v1::Network::None,
+        Some(Network::Host) => v1::Network::Host,
+        Some(Network::Cell) => v1::Network::Cell,
     };
     let label = |label: &String| {
         let (name, value) = label.split_once('=').unwrap_or((label, ""));
@@ -135,6 +138,7 @@ fn spec_of(args: &RunArgs) -> Result<v1::Spec> {
         network: network.into(),
         hostname: args.hostname.clone().unwrap_or_default(),
         hosts: args.add_host.clone(),
+        ports: args.publish.iter().map(port).collect(),
         labels: args.label.iter().map(label).collect(),
         restart: Some(v1::Restart { policy: restart.into(), ..v1::Restart::default() }),
         stop: Some(v1::Stop { signal: args.stop_signal.clone().unwrap_or_default(), grace_ms }),
@@ -142,6 +146,14 @@ fn spec_of(args: &RunArgs) -> Result<v1::Spec> {
         result_ttl_s: 0,
         health: args.health.message()?,
     })
+}
+
+fn port(wish: &PortWish) -> v1::Port {
+    let protocol = match wish.protocol {
+        Protocol::Tcp => v1::port::Protocol::Tcp,
+        Protocol::Udp => v1::port::Protocol::Udp,
+    };
+    v1::Port { host_port: wish.host_port.into(), port: wish.container_port.into(), protocol: protocol.into() }
 }
 
 /// What a container of a cell cannot have.

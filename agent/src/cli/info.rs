@@ -6,6 +6,8 @@ use celda_layerfs::io;
 use celda_layerfs::mount::DiskLimits;
 use serde_json::json;
 
+use super::cell::Client;
+use super::cell_args::CellArgs;
 use super::context::Context;
 use super::output;
 use crate::sandbox::cgroup::Hierarchy;
@@ -17,6 +19,7 @@ pub(super) fn main(context: &Context) -> Result<ExitCode> {
     let ring = io::probe_ring();
     let disk = DiskLimits::probe(store.root());
     let path = |by_ring: bool| if by_ring && ring.is_available { "ring" } else { "threads" };
+    let cell = cell(context);
     let value = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "root": store.root(),
@@ -32,6 +35,7 @@ pub(super) fn main(context: &Context) -> Result<ExitCode> {
         "disk_limits": {"way": disk.words(), "why": disk.why},
         "cgroup": cgroup(),
         "images_count": store.images()?.len(),
+        "cell": cell,
     });
     if context.global.json {
         output::json(&value).map_err(Error::io("write to", "standard output"))?;
@@ -39,6 +43,27 @@ pub(super) fn main(context: &Context) -> Result<ExitCode> {
         print(&value);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The cell of this run directory, if one is up: its network, and why it has none.
+fn cell(context: &Context) -> Option<serde_json::Value> {
+    let found = Client::connect_if_up(context, &CellArgs::default());
+    let described = match found.and_then(|client| client.map(|client| client.describe()).transpose()) {
+        Ok(described) => described?,
+        Err(error) => return Some(json!({"network": {"why": error.to_string()}})),
+    };
+    let network = described.network.unwrap_or_default();
+    Some(json!({
+        "name": described.name,
+        "version": described.version,
+        "network": {
+            "subnet": network.available.then_some(&network.subnet),
+            "egress": network.egress,
+            "name_servers": network.name_servers,
+            "why": (!network.available).then(|| format!("the cell has no network: {}", network.why_not)),
+            "warnings": network.warnings,
+        },
+    }))
 }
 
 /// Where limits are kept, by which controllers, and why the others are missing.
@@ -86,11 +111,22 @@ fn print(value: &serde_json::Value) {
         ("disk limits", "/disk_limits/way"),
         ("cgroup", "/cgroup/path"),
         ("  controllers", "/cgroup/controllers"),
+        ("cell", "/cell/name"),
+        ("  network", "/cell/network/subnet"),
+        ("  name servers", "/cell/network/name_servers"),
     ];
     for (name, pointer) in rows {
         output::line(&format!("{name:<21}{}", text(pointer)));
     }
-    for pointer in ["/mount/why", "/io/why", "/disk_limits/why", "/cgroup/why", "/cgroup/missing"] {
+    for pointer in [
+        "/mount/why",
+        "/io/why",
+        "/disk_limits/why",
+        "/cgroup/why",
+        "/cgroup/missing",
+        "/cell/network/why",
+        "/cell/network/warnings",
+    ] {
         let reasons = match value.pointer(pointer) {
             Some(serde_json::Value::Array(list)) => list.clone(),
             Some(serde_json::Value::String(text)) => vec![text.clone().into()],

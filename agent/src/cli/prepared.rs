@@ -62,10 +62,10 @@ impl<'a> Place<'a> {
             .as_ref()
             .and_then(Root::key)
             .and_then(|key| network::pinned(&ladder.pinned(NETWORK_PIN, &key)));
-        let network = match (args.network, pinned) {
+        let network = match (args.network.unwrap_or_default(), pinned) {
             (Network::Host, _) => Source::Host,
-            (Network::None, Some(namespace)) => Source::Spare(namespace),
-            (Network::None, None) => Source::New(PreparingNetwork::begin()?),
+            (Network::None | Network::Cell, Some(namespace)) => Source::Spare(namespace),
+            (Network::None | Network::Cell, None) => Source::New(PreparingNetwork::begin()?),
         };
         let root = match spare {
             Some(root) => root,

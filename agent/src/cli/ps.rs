@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use celda_api::cell::v1;
 
-use super::cell::{Client, age, end_words, instance_value, status_name};
+use super::cell::{Client, age, end_words, instance_value, port_words, status_name};
 use super::cell_args::PsArgs;
 use super::context::Context;
 use super::output;
@@ -24,7 +24,10 @@ pub(super) fn main(context: &Context, args: &PsArgs) -> Result<ExitCode> {
         instances.iter().for_each(|instance| output::line(&instance.id));
     } else {
         let rows: Vec<_> = instances.iter().map(row).collect();
-        let header = ["ID", "APP", "INDEX", "IMAGE", "STATUS", "SINCE", "PID", "CRASHES", "LAST END"];
+        let header = [
+            "ID", "APP", "INDEX", "IMAGE", "STATUS", "SINCE", "ADDRESS", "PORTS", "PID", "CRASHES",
+            "LAST END",
+        ];
         output::line(output::table(&header, &rows).trim_end());
     }
     Ok(ExitCode::SUCCESS)
@@ -39,6 +42,8 @@ fn row(instance: &v1::Instance) -> Vec<String> {
         instance.image.clone(),
         status_name(instance.status()),
         age(instance.changed_ms),
+        dash(instance.address.clone()),
+        dash(instance.ports.iter().map(port_words).collect::<Vec<_>>().join(" ")),
         dash(instance.pid.to_string()),
         instance.crashes.to_string(),
         dash(instance.end.as_ref().map(end_words).unwrap_or_default()),

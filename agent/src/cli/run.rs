@@ -29,7 +29,7 @@ use crate::sandbox::cgroup::Hierarchy;
 use crate::sandbox::{
     Container, Exit, Foreground, Request, Stdio, TerminalSize, is_sealed, plan, terminal_size,
 };
-use crate::spec::{Built, Host, SeccompChoice};
+use crate::spec::{Built, Host, Network, SeccompChoice};
 use crate::{Error, Result, spec};
 
 /// Runs the container and gives its exit status, or Docker's for a failure of celda's own.
@@ -62,6 +62,7 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> ExitCode {
 
 fn run(context: &Context, args: &RunArgs, timing: &mut Timing) -> Result<Exit> {
     check_terminal(args)?;
+    check_network(args)?;
     let (store, ladder) = context.store_and_ladder()?;
     let record = image(context, args, &store, timing)?;
     timing.reached(Stage::Resolve);
@@ -97,6 +98,15 @@ fn check_terminal(args: &RunArgs) -> Result<()> {
     if args.tty && args.interactive && !io::stdin().is_terminal() {
         let reason = "standard input is not a terminal; leave out -t (or -i)".into();
         return Err(Error::Argument { what: "-t".into(), reason });
+    }
+    Ok(())
+}
+
+/// Addresses and ports of the cell's network are the agent's to give, and to take back.
+fn check_network(args: &RunArgs) -> Result<()> {
+    if args.network == Some(Network::Cell) {
+        let reason = "only the cell's containers are on its network: add -d, or use none or host".into();
+        return Err(Error::Argument { what: "--network cell".into(), reason });
     }
     Ok(())
 }

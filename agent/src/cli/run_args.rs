@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use super::args::SourceArgs;
 use super::cell_args::CellArgs;
 use super::health_args::HealthArgs;
+use crate::cell::network::PortWish;
 use crate::sandbox::idmap::Userns;
 use crate::sandbox::rlimit::Ulimit;
 use crate::spec::size::{Cpus, DeviceRate, MemorySwap, Size, StorageOpt};
@@ -106,9 +107,19 @@ pub struct RunArgs {
     #[arg(long, value_name = "BYTES", help_heading = "Files")]
     pub shm_size: Option<Size>,
 
-    /// Network: none has loopback only, host is this machine's
-    #[arg(long, alias = "net", value_name = "none|host", default_value = "none", help_heading = "Network")]
-    pub network: Network,
+    /// Network: none has loopback only, host is this machine's, cell the cell's, with -d only [default: none; with -d
+    /// cell, if the cell has a network]
+    #[arg(long, alias = "net", value_name = "none|host|cell", help_heading = "Network")]
+    pub network: Option<Network>,
+    /// Port of this machine that leads to a port of the container, on the cell's network; host port 0 is any; repeatable
+    #[arg(
+        short,
+        long,
+        value_name = "HOST:CONTAINER[/tcp|udp]",
+        requires = "detach",
+        help_heading = "Network"
+    )]
+    pub publish: Vec<PortWish>,
     /// Host name inside
     #[arg(long, value_name = "NAME", help_heading = "Network")]
     pub hostname: Option<String>,
@@ -288,7 +299,7 @@ impl RunArgs {
             labels: self.label.clone(),
             tty: self.tty,
             init: self.init,
-            network: self.network,
+            network: self.network.unwrap_or_default(),
             volumes: meant(&self.volume),
             tmpfs: meant(&self.tmpfs),
             shm_size: self.shm_size,

@@ -36,7 +36,7 @@ pub fn build(
     let user = flags.user.as_deref().or(config.user.as_deref()).unwrap_or("");
     let identity = users::resolve(user, &flags.groups, rootfs)?;
     let (mounts, mut steps) = mounts::mounts(&config, flags, host)?;
-    steps.extend(files::steps(flags, &hostname)?);
+    steps.extend(files::steps(flags, &hostname, host.network.as_ref())?);
     let process = process::process(&config, flags, &identity, &hostname, host)?;
     let mut builder = SpecBuilder::default()
         .version("1.2.0")
@@ -51,7 +51,7 @@ pub fn build(
         .mounts(mounts)
         .annotations(annotations(&config, flags)?)
         .linux(linux(flags, host)?);
-    if flags.network == Network::None || flags.hostname.is_some() {
+    if flags.network != Network::Host || flags.hostname.is_some() {
         builder = builder.hostname(hostname);
     }
     let mut spec: Spec = builder.build().map_err(|error| internal("spec", &error))?;
@@ -91,7 +91,7 @@ fn hostname(flags: &RunFlags, host: &Host) -> Result<String, SpecError> {
     let name = match (&flags.hostname, flags.network) {
         (Some(name), _) => name.clone(),
         (None, Network::Host) => host.hostname.clone(),
-        (None, Network::None) => flags.id.chars().take(HOSTNAME_DIGITS).collect(),
+        (None, Network::None | Network::Cell) => flags.id.chars().take(HOSTNAME_DIGITS).collect(),
     };
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     if name.len() > HOSTNAME_BYTES_MAX || !name.bytes().all(legal) {

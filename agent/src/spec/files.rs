@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::IpAddr;
 
-use super::SpecError;
 use super::flags::{Network, RunFlags};
 use super::prepare::Step;
+use super::{OnNetwork, SpecError};
 
 /// Every container's own addresses.
 const LOOPBACK: &str = "\
@@ -19,7 +19,11 @@ ff02::2\tip6-allrouters
 ";
 
 /// The files, to be written into the root filesystem; a file that the user mounts over is left alone.
-pub(super) fn steps(flags: &RunFlags, hostname: &str) -> Result<Vec<Step>, SpecError> {
+pub(super) fn steps(
+    flags: &RunFlags,
+    hostname: &str,
+    network: Option<&OnNetwork>,
+) -> Result<Vec<Step>, SpecError> {
     let mut steps = Vec::new();
     let mut add = |path: &'static str, bytes: Vec<u8>| {
         let is_mounted =
@@ -29,22 +33,27 @@ pub(super) fn steps(flags: &RunFlags, hostname: &str) -> Result<Vec<Step>, SpecE
         }
     };
     let (mut hosts, resolver) = match flags.network {
-        Network::None => (LOOPBACK.to_owned(), String::new()),
+        Network::None => (format!("{LOOPBACK}127.0.1.1\t{hostname}\n"), None),
+        Network::Cell => {
+            let network = network.ok_or_else(|| SpecError::Conflict {
+                what: "--network cell".into(),
+                why: "only a cell's containers are on its network: add -d".into(),
+            })?;
+            let hosts = format!("{LOOPBACK}{}\t{hostname}\n", network.address);
+            (hosts, Some(network.resolver.clone()))
+        }
         Network::Host => (
             of_host("/etc/hosts").unwrap_or_else(|| LOOPBACK.into()),
-            of_host("/etc/resolv.conf").unwrap_or_default(),
+            Some(of_host("/etc/resolv.conf").unwrap_or_default()),
         ),
     };
-    if flags.network == Network::None {
-        let _ = writeln!(hosts, "127.0.1.1\t{hostname}");
-    }
     for host in &flags.add_hosts {
         let (name, address) = add_host(host)?;
         let _ = writeln!(hosts, "{address}\t{name}");
     }
     add("/etc/hosts", hosts.into_bytes());
     add("/etc/hostname", format!("{hostname}\n").into_bytes());
-    if flags.network == Network::Host {
+    if let Some(resolver) = resolver {
         add("/etc/resolv.conf", resolver.into_bytes());
     }
     Ok(steps)
@@ -76,10 +85,19 @@ mod tests {
     fn hosts_are_the_containers_own() {
         let flags =
             RunFlags { add_hosts: vec!["db:10.0.0.5".into(), "v6:[fd00::1]".into()], ..RunFlags::default() };
-        let steps = steps(&flags, "box").expect("right");
+        let steps = steps(&flags, "box", None).expect("right");
         let Step::ImageFile { path: "/etc/hosts", bytes } = &steps[0] else { panic!("{steps:?}") };
         let text = String::from_utf8_lossy(bytes);
         assert!(text.ends_with("127.0.1.1\tbox\n10.0.0.5\tdb\nfd00::1\tv6\n"), "{text}");
+        let network =
+            OnNetwork { address: [10, 254, 0, 7].into(), resolver: "nameserver 192.0.2.1\n".into() };
+        let flags = RunFlags { network: Network::Cell, ..RunFlags::default() };
+        let of_cell = super::steps(&flags, "box", Some(&network)).expect("right");
+        let texts = of_cell.iter().map(|step| format!("{step:?}")).collect::<Vec<_>>();
+        assert_eq!(texts.len(), 3);
+        assert!(of_cell.iter().any(|step| matches!(step, Step::ImageFile { path: "/etc/hosts", bytes }
+            if String::from_utf8_lossy(bytes).ends_with("10.254.0.7\tbox\n"))));
+        assert!(super::steps(&flags, "box", None).is_err());
         for wrong in ["db", "db:", ":10.0.0.5", "a b:10.0.0.5", "db:10.0.0"] {
             assert!(add_host(wrong).is_err(), "{wrong}");
         }

@@ -108,6 +108,8 @@ pub enum Network {
     None,
     /// The host's own.
     Host,
+    /// A namespace on the network of a cell.
+    Cell,
 }
 
 impl FromStr for Network {
@@ -117,7 +119,8 @@ impl FromStr for Network {
         match text {
             "none" => Ok(Self::None),
             "host" => Ok(Self::Host),
-            _ => Err(FlagError::new("--network", text, "it is none or host")),
+            "cell" => Ok(Self::Cell),
+            _ => Err(FlagError::new("--network", text, "it is none, host or cell")),
         }
     }
 }

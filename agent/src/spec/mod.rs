@@ -77,8 +77,19 @@ pub struct Host {
     pub env: Vec<(String, String)>,
     /// What celda itself may do (its permitted set): all that `--privileged` and `--cap-add` can give.
     pub caps: CapSet,
+    /// What it has of a cell's network, with [`Network::Cell`].
+    pub network: Option<OnNetwork>,
     /// Whether this kernel can swap at all: where it cannot, cgroups have no limit for it.
     pub has_swap: bool,
+}
+
+/// A container's part of a cell's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnNetwork {
+    /// Its own address.
+    pub address: std::net::Ipv4Addr,
+    /// Text of its `/etc/resolv.conf`.
+    pub resolver: String,
 }
 
 /// Where the store `root` has its named volumes.
@@ -99,6 +110,7 @@ impl Host {
                 .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
                 .collect(),
             caps: CapSet::from_bits(caps),
+            network: None,
             has_swap: Path::new("/proc/swaps").exists(),
         }
     }

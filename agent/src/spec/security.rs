@@ -57,7 +57,7 @@ pub(super) fn namespaces(flags: &RunFlags) -> Result<Vec<LinuxNamespace>, SpecEr
         LinuxNamespaceType::Ipc,
         LinuxNamespaceType::Cgroup,
     ];
-    if flags.network == Network::None {
+    if flags.network != Network::Host {
         kinds.push(LinuxNamespaceType::Network);
     }
     if flags.userns != Userns::Host {

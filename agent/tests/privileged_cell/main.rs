@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/net.rs"]
+mod net;
 
 mod adoption;
 mod attach;
@@ -19,6 +21,7 @@ mod hostile_clients;
 mod images;
 mod journal;
 mod life;
+mod network;
 mod remote;
 mod support;
 mod told;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -31,6 +32,9 @@ pub(crate) struct Cell {
     pub(crate) said: String,
     /// What it said since.
     pub(crate) heard: Arc<Mutex<String>>,
+    /// The network namespace that its agents run in, and where programs are looked for.
+    host: Option<OwnedFd>,
+    path: Option<&'static str>,
     pub(crate) runtime: Runtime,
 }
 
@@ -50,18 +54,40 @@ impl Cell {
 
     /// A cell with further limits.
     pub(crate) fn up_within(test: &str, limits: &str) -> Option<Self> {
-        Some(Self::on(Celda::with_image(test)?, limits))
+        let mut cell = Self::down(Celda::with_image(test)?, limits);
+        cell.begin();
+        Some(cell)
     }
 
     /// A cell with further limits, whose store is on a disk of so many MiB.
     pub(crate) fn up_on_disk(test: &str, disk_mib: u64, limits: &str) -> Option<Self> {
-        Some(Self::on(Celda::with_image_on(test, disk_mib)?, limits))
+        let mut cell = Self::down(Celda::with_image_on(test, disk_mib)?, limits);
+        cell.begin();
+        Some(cell)
     }
 
-    fn on(celda: Celda, limits: &str) -> Self {
+    /// A cell with a network of its own, in a namespace that stands for a host, which is answered too.
+    pub(crate) fn up_on_a_host(test: &str, limits: &str) -> Option<(Self, OwnedFd)> {
+        let mut cell = Self::down(Celda::with_image(test)?, limits);
+        let host = crate::net::namespace();
+        cell.host = Some(host.try_clone().unwrap());
+        cell.begin();
+        Some((cell, host))
+    }
+
+    /// As [`up_on_a_host`](Self::up_on_a_host), where no `nft` is to be found.
+    pub(crate) fn up_without_nft(test: &str) -> Option<Self> {
+        let mut cell = Self::down(Celda::with_image(test)?, "");
+        cell.host = Some(crate::net::namespace());
+        cell.path = Some("/nowhere");
+        cell.begin();
+        Some(cell)
+    }
+
+    fn down(celda: Celda, limits: &str) -> Self {
         let before = celda.leftovers();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut cell = Self {
+        Self {
             celda,
             agent: None,
             before,
@@ -70,16 +96,15 @@ impl Cell {
             filter: "info",
             said: String::new(),
             heard: Arc::default(),
+            host: None,
+            path: None,
             runtime,
-        };
-        cell.begin();
-        cell
+        }
     }
 
     /// Starts the agent and waits until it is up.
     pub(crate) fn begin(&mut self) {
-        let mut command = self.agent_command();
-        let mut agent = command.env("CELDA_LOG", self.filter).stderr(Stdio::piped()).spawn().unwrap();
+        let mut agent = self.spawn(self.filter, Stdio::piped());
         let mut said = BufReader::new(agent.stderr.take().unwrap());
         let mut all = String::new();
         while !all.contains("the cell is up") {
@@ -101,7 +126,7 @@ impl Cell {
 
     /// Starts the agent and kills it so much later, up or not.
     pub(crate) fn begin_and_kill(&mut self, after: Duration) {
-        self.agent = Some(self.agent_command().stderr(Stdio::null()).spawn().unwrap());
+        self.agent = Some(self.spawn("off", Stdio::null()));
         let kill_at = Instant::now() + after;
         while Instant::now() < kill_at {
             std::thread::yield_now();
@@ -131,11 +156,23 @@ impl Cell {
         missing.is_empty()
     }
 
-    fn agent_command(&self) -> Command {
+    fn spawn(&self, filter: &str, said: Stdio) -> Child {
         let config = self.files().join("agent.toml");
-        let text = format!("[capacity]\ncontainers = 400\n[limits]\nworkers_count = 4\n{}\n", self.limits);
+        // Tests that are not about it leave the machine's network alone.
+        let network = self.host.is_some();
+        let text = format!(
+            "[network]\nenabled = {network}\n[capacity]\ncontainers = 400\n[limits]\nworkers_count = 4\n{}\n",
+            self.limits
+        );
         std::fs::write(&config, text).unwrap();
-        self.command(&[&["agent", "--config", config.to_str().unwrap()][..], &self.flags].concat())
+        let args = [&["agent", "--config", config.to_str().unwrap()][..], &self.flags].concat();
+        let mut command: Command = self.command(&args);
+        command.env("CELDA_LOG", filter).stderr(said);
+        command.envs(self.path.map(|path| ("PATH", path)));
+        match &self.host {
+            Some(host) => crate::net::inside(host, move || command.spawn().unwrap()),
+            None => command.spawn().unwrap(),
+        }
     }
 
     /// Starts the agent again, with other lines of the configuration.

@@ -194,6 +194,7 @@ fn spec(options: &CellOptions, image: &str, words: &[&str]) -> v1::Spec {
     let mut spec = v1::Spec { image: image.to_owned(), process, ..v1::Spec::default() };
     spec.set_network(match options.network {
         Net::None => v1::Network::None,
+        Net::Cell => v1::Network::Cell,
         Net::Host => v1::Network::Host,
     });
     spec

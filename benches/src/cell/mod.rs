@@ -79,6 +79,7 @@ pub(crate) struct CellOptions {
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Net {
     None,
+    Cell,
     Host,
 }
 

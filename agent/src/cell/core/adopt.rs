@@ -53,6 +53,7 @@ impl Core {
             let Some(wish) = self.wishes.get(&kept.spec).cloned() else { continue };
             let mut entry = Entry::new(kept, wish);
             self.hold(&id, &mut entry);
+            self.hold_ports(&id, &mut entry);
             let of_holder = there.remove(&container(&id, entry.machine.attempt()));
             self.entries.insert(id.clone(), entry);
             adopted_count += usize::from(of_holder.is_some());
@@ -90,6 +91,18 @@ impl Core {
         }
     }
 
+    /// Claims again the ports that an instance had.
+    fn hold_ports(&mut self, id: &str, entry: &mut Entry) {
+        if entry.machine.is_over() {
+            entry.ports.clear();
+            return;
+        }
+        for lost in self.ports.restore(id, &entry.ports) {
+            let (port, protocol) = (lost.host_port, lost.protocol);
+            tracing::warn!(id, port, %protocol, "a program of the host has a published port; who comes is led past it");
+        }
+    }
+
     fn take_over(&mut self, id: &str, there: Option<There>) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let state = entry.machine.state().clone();
@@ -97,6 +110,7 @@ impl Core {
         let may_run = matches!(state, State::Starting | State::Running { .. })
             || matches!(&state, State::Stopping { stage, .. } if *stage != Stage::Preparing);
         let Some(There { running, body, ended }) = there.filter(|_| may_run) else {
+            entry.detach();
             // One that ended, and whose end is journalled, may not have been cleared away.
             self.turn.effects.push((id.to_owned(), attempt, Effect::Clean));
             self.come_back_without(id, &state);

@@ -17,7 +17,9 @@ use super::{Core, now_ms};
 use crate::cell::instance::{Event, Machine, State, StoppedBy};
 use crate::cell::journal::{Kept, Message, Record};
 use crate::cell::logs::Log;
+use crate::cell::network::NetworkError;
 use crate::cell::wish::Wish;
+use crate::spec::Network;
 
 pub(super) const NOT_THERE: &str = "there is no such instance";
 
@@ -330,6 +332,11 @@ impl Core {
                 "the cell keeps as many instances as it may: limits.instances_max".into(),
             );
         }
+        if (wish.network == Some(Network::Cell) || !wish.ports.is_empty())
+            && let Some(why) = self.parts.ground.offer.why_not()
+        {
+            return (Outcome::Refused, NetworkError::None(why.to_owned()).to_string());
+        }
         let reserved = match reservation {
             Some(reservation) => {
                 held.check(reservation, wish).and_then(|()| self.parts.books.take_over(reservation))
@@ -339,6 +346,13 @@ impl Core {
         let reservation = match reserved {
             Ok(reservation) => reservation,
             Err(why) => return (Outcome::Short, why),
+        };
+        let ports = match self.ports.claim(id, &wish.ports) {
+            Ok(ports) => ports,
+            Err(why) => {
+                self.parts.books.release(reservation);
+                return (Outcome::Short, why);
+            }
         };
         held.ids.insert(reservation);
         let kept = Kept {
@@ -350,6 +364,8 @@ impl Core {
             created_ms: now_ms(),
             removing: false,
             was_up: false,
+            ports,
+            attached: None,
             machine: Machine::new(wish.policy, now_ms()),
         };
         self.turn.undo.push(Undo::Start(id.to_owned()));

@@ -79,6 +79,7 @@ impl Core {
         let (place, running) = (entry.place.take(), entry.running.take());
         (entry.body, entry.early_end) = (None, None);
         let was_entered = std::mem::take(&mut entry.was_entered);
+        let leaving = std::mem::take(&mut entry.leaving);
         let (name, ground) = (container(id, attempt), Arc::clone(&self.parts.ground));
         let (sender, id) = (self.parts.sender.clone(), id.to_owned());
         self.cleaning.entry(id.clone()).or_default().0 += 1;
@@ -95,6 +96,9 @@ impl Core {
             if let Err(error) = cleaned {
                 tracing::warn!(container = name, %error, "something was left behind; the next agent removes it");
             }
+            for attached in leaving {
+                ground.leave(&attached);
+            }
             let _ = sender.send(Input::Cleaned { id });
         }));
     }
@@ -103,6 +107,7 @@ impl Core {
     fn release(&mut self, id: &str) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         self.parts.books.release(std::mem::take(&mut entry.reservation));
+        self.ports.release(&std::mem::take(&mut entry.ports));
         if entry.removing {
             self.forget(id); // no effect of it is left: a release is the last
         }

@@ -14,6 +14,7 @@ use crate::cell::instance::{Cause, Machine};
 use crate::cell::journal::Kept;
 use crate::cell::logs::Log;
 use crate::cell::metrics::Stages;
+use crate::cell::network::{Attached, Grant};
 use crate::cell::place::Place;
 use crate::cell::view::Shown;
 use crate::cell::wish::Wish;
@@ -28,6 +29,12 @@ pub(super) struct Entry {
     pub(super) reservation: u64,
     pub(super) wish: Arc<Wish>,
     pub(super) machine: Machine,
+    /// Ports of the host that lead to it, until its last end.
+    pub(super) ports: Vec<Grant>,
+    /// What the attempt that is under way has of the cell's network.
+    pub(super) attached: Option<Attached>,
+    /// What former attempts had, until they are cleared away.
+    pub(super) leaving: Vec<Attached>,
     /// It is forgotten as soon as it has ended.
     pub(super) removing: bool,
     /// Of the attempt that is under way, unless it was adopted.
@@ -66,7 +73,8 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(kept: Kept, wish: Arc<Wish>) -> Self {
-        let Kept { app, index, reservation, created_ms, removing, was_up, machine, .. } = kept;
+        let Kept { app, index, reservation, created_ms, removing, was_up, ports, attached, machine, .. } =
+            kept;
         Self {
             app,
             index,
@@ -74,6 +82,9 @@ impl Entry {
             reservation,
             wish,
             machine,
+            ports,
+            attached,
+            leaving: Vec::new(),
             removing,
             place: None,
             running: None,
@@ -104,6 +115,8 @@ impl Entry {
             created_ms: self.created_ms,
             removing: self.removing,
             was_up: self.was_up,
+            ports: self.ports.clone(),
+            attached: self.attached.clone(),
             machine: self.machine.clone(),
         }
     }
@@ -121,6 +134,8 @@ impl Entry {
             reservation: self.reservation,
             created_ms: self.created_ms,
             cgroup: cgroup.unwrap_or_default(),
+            address: self.attached.as_ref().map(|attached| attached.address),
+            ports: &self.ports,
         };
         let mut message = shown.message(with_spec);
         let (health, detail) = super::checking::shown(self.health.as_ref());
@@ -135,6 +150,11 @@ impl Entry {
         let launch = self.begun_at.elapsed().saturating_sub(self.prepared_after);
         let (clone, exec) = (Duration::from_micros(cloned_us), Duration::from_micros(executed_us));
         Stages { prepare: self.prepared_after, launch, clone, exec }
+    }
+
+    /// Its attempt is over: what that had of the network is given back when it is cleared away.
+    pub(super) fn detach(&mut self) {
+        self.leaving.extend(self.attached.take());
     }
 
     /// The name of its log: another instance of the same id has another.

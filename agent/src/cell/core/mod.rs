@@ -40,6 +40,7 @@ use super::instance::{Cause, Event};
 use super::journal::Journal;
 use super::logs::{Log, Logs};
 use super::metrics::{Metrics, Stages};
+use super::network::Ports;
 use super::place::{Ground, Place};
 use super::wish::Wish;
 use super::work::Workers;
@@ -166,6 +167,8 @@ pub struct Core {
     preparing: HashMap<String, Preparing>,
     /// Containers of nobody's that were killed, and have not ended yet.
     strangers: HashSet<String>,
+    /// Ports of the host, and whose they are.
+    ports: Ports,
     draining: bool,
     turn: Turn,
     swept_at: Instant,
@@ -176,6 +179,8 @@ impl Core {
     /// A core without instances.
     pub fn new(parts: Parts) -> Self {
         let cgroups = parts.ground.hierarchy.parent();
+        let network = &parts.config.network;
+        let ports = Ports::new(network.ports_first..=network.ports_last);
         Self {
             parts,
             entries: BTreeMap::new(),
@@ -184,6 +189,7 @@ impl Core {
             cleaning: HashMap::new(),
             preparing: HashMap::new(),
             strangers: HashSet::new(),
+            ports,
             draining: false,
             turn: Turn::default(),
             swept_at: Instant::now(),

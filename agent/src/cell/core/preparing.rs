@@ -37,7 +37,7 @@ impl Core {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.begun_at = std::time::Instant::now();
         entry.start = tell::start(&id, &entry.app, &entry.wish.message.image, attempt);
-        let span = entry.start.clone();
+        let (span, ports) = (entry.start.clone(), entry.ports.clone());
         let (wish, ground) = (Arc::clone(&entry.wish), Arc::clone(&self.parts.ground));
         let (workers, sender) = (self.parts.workers.clone(), self.parts.sender.clone());
         let cancel = Cancel::default();
@@ -49,7 +49,8 @@ impl Core {
                 let job = move || {
                     let _prepare = tracing::debug_span!(parent: &span, "prepare").entered();
                     let name = container(&id, attempt);
-                    let prepare = |image| Place::prepare(&ground, image, &wish, &id, &name);
+                    let named = (id.as_str(), name.as_str());
+                    let prepare = |image| Place::prepare(&ground, image, &wish, named, &ports);
                     let result = match image {
                         Ok(_) if cancel.is_cancelled() => Err(Cause::NeverRan),
                         Ok(image) => prepare(image).map(Box::new).map_err(|error| failed(&error)),
@@ -78,9 +79,10 @@ impl Core {
         if preparing.cancel.is_cancelled() {
             return self.clear_abandoned(id, result.ok());
         }
-        let Some(entry) = self.entries.get_mut(id) else { return };
+        let Some(entry) = self.entries.get_mut(id) else { return self.clear_abandoned(id, result.ok()) };
         match result {
-            Ok(place) => {
+            Ok(mut place) => {
+                entry.attached = place.take_attached();
                 entry.machine.policy.stop_signal = place.stop_signal();
                 entry.body = Some(Arc::clone(place.body()));
                 entry.place = Some(*place);
@@ -111,12 +113,16 @@ impl Core {
     }
 
     fn clear_abandoned(&mut self, id: &str, place: Option<Box<Place>>) {
-        let Some(place) = place else { return self.cleaned(id.to_owned()) };
+        let Some(mut place) = place else { return self.cleaned(id.to_owned()) };
+        let attached = place.take_attached();
         let (ground, sender) = (Arc::clone(&self.parts.ground), self.parts.sender.clone());
         let id = id.to_owned();
         self.parts.workers.give(Box::new(move |_| {
             if let Err(error) = place.clean(&ground, false) {
                 tracing::warn!(id, %error, "something was left behind; the next agent removes it");
+            }
+            if let Some(attached) = attached {
+                ground.leave(&attached);
             }
             let _ = sender.send(Input::Cleaned { id });
         }));

@@ -74,6 +74,9 @@ impl Core {
             entry.start = tracing::Span::none(); // of a start that failed
         }
         let now = entry.machine.attempt();
+        if effects.contains(&Effect::Clean) {
+            entry.detach();
+        }
         for effect in effects {
             // What is cleared away is of the attempt before, if a new one began.
             let attempt = if effect == Effect::Clean { attempt } else { now };
@@ -254,6 +257,7 @@ impl Core {
             Undo::Start(id) => {
                 if let Some(entry) = self.entries.remove(&id) {
                     self.parts.books.release(entry.reservation);
+                    self.ports.release(&entry.ports);
                 }
             }
             Undo::Change(id, machine, removing) => {

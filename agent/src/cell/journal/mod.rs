@@ -292,6 +292,8 @@ mod tests {
             created_ms: 1,
             removing: false,
             was_up: false,
+            ports: Vec::new(),
+            attached: None,
             machine: Machine::new(Policy::default(), 1),
         }))
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::Damage;
 use crate::cell::instance::Machine;
+use crate::cell::network::{Attached, Grant};
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +69,12 @@ pub struct Kept {
     /// Its container has come up, as its checks say.
     #[serde(default)]
     pub was_up: bool,
+    /// Ports of the host that lead to it, until its last end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Grant>,
+    /// What its container has of the cell's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached: Option<Attached>,
     /// Where it is.
     pub machine: Machine,
 }

@@ -39,7 +39,7 @@ impl Addresses {
         Ok(Self { network: number, prefix_bits, taken: HashSet::new(), next: RESERVED_COUNT })
     }
 
-    /// The bridge's own.
+    /// The host's own.
     pub fn gateway(&self) -> Ipv4Addr {
         (self.network + 1).into()
     }

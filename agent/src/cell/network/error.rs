@@ -33,8 +33,16 @@ pub enum NetworkError {
         /// Its bits.
         prefix_bits: u8,
     },
+    /// Another process has the network.
+    #[error("another cell of this machine has {network}/{prefix_bits}: give this one another network.subnet")]
+    Held {
+        /// The network's number.
+        network: std::net::Ipv4Addr,
+        /// Its bits.
+        prefix_bits: u8,
+    },
     /// There is no `nft`.
-    #[error("nft cannot be run ({source}); install nftables, or start without published ports and a way out")]
+    #[error("nft cannot be run ({source}): install nftables and start the agent again")]
     NoNftables {
         /// What was answered.
         source: io::Error,
@@ -55,6 +63,9 @@ pub enum NetworkError {
         /// For whom.
         address: std::net::Ipv4Addr,
     },
+    /// The cell has no network of its own.
+    #[error("this cell has no network of its own ({0}): use --network none or host, without published ports")]
+    None(String),
     /// The thread that prepares namespaces is gone.
     #[error("the network's thread has ended: {0}; restart the agent")]
     Ended(String),

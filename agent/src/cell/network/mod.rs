@@ -1,23 +1,29 @@
-//! The cell's own network: namespaces that are ready before they are wanted, on a bridge, with a way out and ports in.
+//! The cell's own network: namespaces that are ready before they are wanted, with a way out and ports in.
 //!
 //! ```text
-//!   thread: new namespace, veth made with both its ends in place, address, route ──> ready ── take ──> Attachment
+//!   thread: new namespace, veth made with both its ends in place, addresses, route ──> ready ── take ──> Attachment
 //!
-//!   host: bridge (gateway address) ── cvXXXXXXXX ═ eth0 :instance      nftables: masquerade on the way out,
-//!                                  ── cvXXXXXXXX ═ eth0 :instance                one map element for a published port
+//!   host: cvXXXXXXXX (gateway) ═ eth0 :instance      nftables: what instances may send, masquerade on the way out,
+//!         cvXXXXXXXX (gateway) ═ eth0 :instance                one map element for a published port
 //! ```
-//! Making a namespace waits for the kernel, so a thread keeps some ready. Nothing is taken down by hand: when the last
-//! descriptor and process of a namespace are gone the kernel removes it with both ends of its veth, many at once and
-//! behind everybody's back; addresses are used in turn, so that none is wanted again before that.
+//! Every instance has a link of its own to the host, which routes between them: there is no bridge, whose ports are a
+//! thousand at most, and no shared wire on which one could pass for another. All host ends have the gateway's address.
 //!
-//! Requests to the kernel go out several to a message over a plain socket: the async crate for it sends one at a time,
-//! and the thread has to be in the new namespace meanwhile.
+//! Making a namespace waits for the kernel, so a thread keeps some ready. Nothing is taken down by hand: when the last
+//! descriptor and process of a namespace are gone the kernel removes it with both ends of its veth, its address and its
+//! route, many at once and behind everybody's back; addresses are used in turn, so that none is wanted again before that.
+//!
+//! Requests to the kernel go out several to a message over a plain socket, from the thread that is in the new namespace.
 
 mod address;
 mod error;
 mod message;
 mod nftables;
+mod offer;
 mod pool;
+mod port;
+mod publisher;
+mod resolver;
 mod setup;
 mod socket;
 
@@ -26,36 +32,43 @@ use std::os::fd::OwnedFd;
 
 pub use address::Addresses;
 pub use error::{NetworkError, Result};
-pub use nftables::{Protocol, Published};
+pub use nftables::Published;
+pub use offer::{Attached, Offer, Subnet};
 pub use pool::Network;
+pub use port::{Grant, PORTS_COUNT_MAX, PortWish, Ports, Protocol, check as check_ports};
+pub use resolver::{name_servers, resolv_conf};
 
 /// Namespaces that may be kept ready.
 pub const READY_COUNT_MAX: usize = 1024;
 /// The interface's name in a namespace.
 pub const INTERFACE: &str = "eth0";
+/// What the names of the links' host ends begin with; the address follows in hexadecimal.
+pub const LINK_PREFIX: &str = "cv";
 
 /// A cell's network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkOptions {
-    /// The bridge's name: 1 to 15 letters and digits. It is made if it is not there.
-    pub bridge: String,
-    /// Addresses of instances are those of this network, whose first is the bridge's.
+    /// Addresses of instances are those of this network, whose first is the gateway's.
     pub network: Ipv4Addr,
     /// Bits of the network's number: 8 to 29.
     pub prefix_bits: u8,
+    /// Instances reach what is beyond the host.
+    pub egress: bool,
     /// Namespaces to be kept ready.
     pub ready_count: usize,
 }
 
+impl NetworkOptions {
+    /// The group of the links' host ends, by which the kernel tells them from others.
+    pub(crate) fn group(&self) -> u32 {
+        u32::from(self.network)
+    }
+}
+
 impl Default for NetworkOptions {
-    /// 65,533 addresses, and 64 namespaces ready.
+    /// 65,533 addresses, of Garden's default, and 64 namespaces ready.
     fn default() -> Self {
-        Self {
-            bridge: "celda0".to_owned(),
-            network: Ipv4Addr::new(10, 88, 0, 0),
-            prefix_bits: 16,
-            ready_count: 64,
-        }
+        Self { network: Ipv4Addr::new(10, 254, 0, 0), prefix_bits: 16, egress: true, ready_count: 64 }
     }
 }
 

@@ -1,8 +1,9 @@
 //! The thread that prepares namespaces, and the network as the rest of the agent sees it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,9 +15,10 @@ use rustix::thread::LinkNameSpaceType;
 use super::address::Addresses;
 use super::error::{NetworkError, Result};
 use super::message::Requests;
-use super::nftables::{self, Protocol, Published};
-use super::socket::{Socket, index_of};
-use super::{Attachment, INTERFACE, NetworkOptions, READY_COUNT_MAX, setup};
+use super::nftables::{self, Published};
+use super::publisher::Publisher;
+use super::socket::{Names, Socket};
+use super::{Attachment, INTERFACE, LINK_PREFIX, NetworkOptions, READY_COUNT_MAX, setup};
 use crate::sys;
 
 /// Addresses that are tried while the kernel still has veths of former owners.
@@ -25,13 +27,16 @@ const ADDRESSES_TRIED_MAX: u32 = 1024;
 const WAITS_COUNT_MAX: u32 = 500;
 const RESTING_WAIT: Duration = Duration::from_millis(4);
 
-/// A cell's network. Dropped, it leaves the bridge, the table and the namespaces in use as they are.
+/// A cell's network. Dropped, it leaves the table and the namespaces in use as they are.
 #[derive(Debug)]
 pub struct Network {
     options: NetworkOptions,
     shared: Arc<Shared>,
-    published: Mutex<HashMap<(Protocol, u16), Published>>,
-    thread: Option<JoinHandle<()>>,
+    publisher: Publisher,
+    /// Until it has been waited for.
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// That this network is ours.
+    _claim: UnixDatagram,
 }
 
 #[derive(Debug)]
@@ -64,8 +69,8 @@ impl Network {
     /// addresses of instances that run already, and `published` their ports; other published ports are forgotten.
     ///
     /// # Errors
-    /// [`NetworkError::Invalid`], [`NetworkError::Kernel`] (`EPERM` without privilege), [`NetworkError::NoNftables`],
-    /// [`NetworkError::Nftables`], [`NetworkError::Published`].
+    /// [`NetworkError::Invalid`], [`NetworkError::Held`], [`NetworkError::Kernel`] (`EPERM` without privilege),
+    /// [`NetworkError::NoNftables`], [`NetworkError::Nftables`], [`NetworkError::Published`].
     pub fn start(options: NetworkOptions, in_use: &[Ipv4Addr], published: &[Published]) -> Result<Self> {
         if options.ready_count > READY_COUNT_MAX {
             return Err(NetworkError::invalid("ready_count", format!("more than {READY_COUNT_MAX}")));
@@ -73,30 +78,84 @@ impl Network {
         let mut addresses = Addresses::new(options.network, options.prefix_bits)?;
         for address in in_use {
             if !addresses.claim(*address) {
-                let why = format!("{address} is in use, and no free address of the network");
-                return Err(NetworkError::invalid("in_use", why));
+                let why = format!(
+                    "{address} is an instance's, and no free address of {}/{}: leave network.subnet as it was until \
+                     the cell is drained",
+                    options.network, options.prefix_bits
+                );
+                return Err(NetworkError::invalid("subnet", why));
             }
         }
-        let socket = Socket::new()?;
-        let gateway = addresses.gateway();
-        let bridge = setup::bridge(&socket, &options.bridge, gateway, options.prefix_bits)?;
-        let table = nftables::whole(&options.bridge, options.network, options.prefix_bits);
-        nftables::run("set the network's table up", &table)?;
-        let has_ipv6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
-        let prefix_bits = options.prefix_bits;
-        let maker = Maker { home: own_namespace()?, socket, bridge, gateway, prefix_bits, has_ipv6 };
+        let claim = setup::claim(&options)?;
+        setup::check_routes(&options)?;
+        nftables::run("set the network's table up", &nftables::whole(&options))?;
+        setup::forward()?;
+        let maker = Maker {
+            home: own_namespace()?,
+            socket: Socket::new()?,
+            names: Names::new()?,
+            group: options.group(),
+            gateway: addresses.gateway(),
+            has_ipv6: std::path::Path::new("/proc/sys/net/ipv6").exists(),
+        };
         let state =
             State { ready: VecDeque::new(), addresses, waiting_count: 0, failed: None, has_ended: false };
         let shared =
             Arc::new(Shared { state: Mutex::new(state), wanted: Condvar::new(), ready: Condvar::new() });
+        let publisher = Publisher::new(nftables::table(&options));
+        publisher.publish(published, Duration::ZERO)?;
         let (of_thread, ready_count) = (Arc::clone(&shared), options.ready_count);
         let thread = std::thread::Builder::new()
             .name("celda-network".to_owned())
             .spawn(move || maker.run(&of_thread, ready_count))
             .map_err(NetworkError::kernel("start a thread for network namespaces"))?;
-        let network = Self { options, shared, published: Mutex::default(), thread: Some(thread) };
-        network.publish(published)?;
-        Ok(network)
+        Ok(Self { options, shared, publisher, thread: Mutex::new(Some(thread)), _claim: claim })
+    }
+
+    /// Chains of other tables that drop what instances forward unless somebody lets it through, as `TABLE CHAIN`.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoNftables`], [`NetworkError::Nftables`].
+    pub fn strict_chains(&self) -> Result<Vec<String>> {
+        nftables::strict_chains(&nftables::table(&self.options))
+    }
+
+    /// Addresses that instances have.
+    pub fn taken_count(&self) -> usize {
+        let state = self.shared.state();
+        state.addresses.taken_count().saturating_sub(state.ready.len())
+    }
+
+    /// Ends the thread, and takes the table away if no instance needs it.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoNftables`], [`NetworkError::Nftables`].
+    pub fn close(&self) -> Result<()> {
+        self.end_thread(); // or it would have an address at hand
+        let mut state = self.shared.state();
+        let ready = std::mem::take(&mut state.ready);
+        ready.iter().for_each(|one| state.addresses.give_back(one.address));
+        let is_unused = state.addresses.taken_count() == 0;
+        drop(state);
+        if is_unused {
+            nftables::run("take the network's table away", &nftables::none(&self.options))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_thread(&self) {
+        self.shared.state().has_ended = true;
+        self.shared.wanted.notify_all();
+        let thread = self.thread().take();
+        if let Some(thread) = thread {
+            let _ = thread.join(); // a panic there was printed there
+        }
+        self.shared.ready.notify_all(); // nothing will be
     }
 
     /// What it was started with.
@@ -127,7 +186,7 @@ impl Network {
             if let Some(error) = state.failed.take() {
                 break Err(error);
             }
-            if state.has_ended || self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            if state.has_ended || self.thread().as_ref().is_none_or(JoinHandle::is_finished) {
                 break Err(NetworkError::Ended("it is not running".to_owned()));
             }
             state = self.shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -147,24 +206,13 @@ impl Network {
         self.shared.wanted.notify_one();
     }
 
-    /// Leads ports of the host to instances, all of them or none; from the calling thread's namespace.
+    /// Leads ports of the host to instances, all of them or none; from the calling thread's namespace. A port's former
+    /// owner may take `at_most` to be cleared away.
     ///
     /// # Errors
     /// [`NetworkError::Published`], [`NetworkError::NoNftables`], [`NetworkError::Nftables`].
-    pub fn publish(&self, all: &[Published]) -> Result<()> {
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut wanted = HashMap::new();
-        for one in all {
-            let key = (one.protocol, one.host_port);
-            if let Some(other) = published.get(&key).copied().or_else(|| wanted.insert(key, *one)) {
-                return Err(NetworkError::Published { port: one.host_port, address: other.address });
-            }
-        }
-        if !all.is_empty() {
-            nftables::run("publish ports", &nftables::add(&self.options.bridge, all))?;
-        }
-        published.extend(wanted);
-        Ok(())
+    pub fn publish(&self, all: &[Published], at_most: Duration) -> Result<()> {
+        self.publisher.publish(all, at_most)
     }
 
     /// Takes ports back; those that are not published are no error.
@@ -172,31 +220,13 @@ impl Network {
     /// # Errors
     /// [`NetworkError::NoNftables`], [`NetworkError::Nftables`].
     pub fn unpublish(&self, all: &[Published]) -> Result<()> {
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut there: Vec<Published> = Vec::new();
-        for one in all {
-            let is_known = published.get(&(one.protocol, one.host_port)) == Some(one);
-            if is_known && !there.contains(one) {
-                there.push(*one);
-            }
-        }
-        if !there.is_empty() {
-            nftables::run("take published ports back", &nftables::delete(&self.options.bridge, &there))?;
-        }
-        for one in there {
-            published.remove(&(one.protocol, one.host_port));
-        }
-        Ok(())
+        self.publisher.unpublish(all)
     }
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        self.shared.state().has_ended = true;
-        self.shared.wanted.notify_all();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // a panic there was printed there
-        }
+        self.end_thread();
     }
 }
 
@@ -208,12 +238,12 @@ fn own_namespace() -> Result<OwnedFd> {
 
 /// What the thread has.
 struct Maker {
-    /// The host's namespace, and a socket of it.
+    /// The host's namespace, and sockets of it.
     home: OwnedFd,
     socket: Socket,
-    bridge: u32,
+    names: Names,
+    group: u32,
     gateway: Ipv4Addr,
-    prefix_bits: u8,
     /// The kernel has IPv6.
     has_ipv6: bool,
 }
@@ -255,23 +285,28 @@ impl Maker {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
             .map_err(|errno| NetworkError::kernel("make a network namespace")(std::io::Error::from(errno)))?;
         sys::loopback_up().map_err(NetworkError::kernel("bring lo up in a new network namespace"))?;
-        for which in ["all", "default"].into_iter().filter(|_| self.has_ipv6) {
-            setup::switch(&format!("ipv6/conf/{which}/accept_dad"), "0")?;
+        // For interfaces to come. The network is IPv4: no address of IPv6, none that a router gives, and where somebody
+        // turns it on, none that waits for its twins.
+        for (which, value) in [("disable_ipv6", "1"), ("accept_ra", "0"), ("accept_dad", "0")] {
+            if self.has_ipv6 {
+                setup::switch(&format!("ipv6/conf/default/{which}"), value)?;
+            }
         }
         let namespace = own_namespace()?;
         let address = self.veth(shared, &namespace)?;
-        let configured = index_of(INTERFACE).and_then(|index| {
+        let inside = || {
+            let index = Names::new()?.index_of(INTERFACE)?;
             let mut requests = Requests::default();
-            requests.address(index, address, self.prefix_bits);
+            requests.address(index, address, self.gateway);
             requests.up(index);
             requests.default_route(index, self.gateway);
             Socket::new()?.request(format!("set {INTERFACE} up as {address}"), &requests)
-        });
-        configured.inspect_err(|_| shared.state().addresses.give_back(address))?;
+        };
+        inside().inspect_err(|_| shared.state().addresses.give_back(address))?;
         Ok(Attachment { namespace, address })
     }
 
-    /// A veth between bridge and namespace, named by the address that goes with it.
+    /// A veth between host and namespace, named by the address that goes with it.
     fn veth(&self, shared: &Shared, namespace: &OwnedFd) -> Result<Ipv4Addr> {
         let (mut resting, mut waits_count) = (Vec::new(), 0);
         let give_back = |resting: &mut Vec<Ipv4Addr>| {
@@ -291,11 +326,17 @@ impl Maker {
                 }
                 Err(error) => break Err(error),
             };
-            let name = format!("cv{:08x}", u32::from(address));
+            let name = format!("{LINK_PREFIX}{:08x}", u32::from(address));
             let mut requests = Requests::default();
-            requests.veth(&name, self.bridge, (INTERFACE, namespace.as_raw_fd()), self.has_ipv6);
+            requests.veth(&name, self.group, (INTERFACE, namespace.as_fd()));
             match self.socket.ask(&requests) {
-                Ok(()) => break Ok(address),
+                Ok(()) => match self.host_end(&name, address) {
+                    Ok(()) => break Ok(address),
+                    Err(error) => {
+                        resting.push(address);
+                        break Err(error);
+                    }
+                },
                 // The kernel has not yet removed the one of the address's former owner.
                 Err(Errno::EXIST) if resting.len() < ADDRESSES_TRIED_MAX as usize => resting.push(address),
                 Err(errno) => {
@@ -306,5 +347,15 @@ impl Maker {
         };
         give_back(&mut resting);
         outcome
+    }
+
+    /// The gateway, for the instance of that address.
+    fn host_end(&self, name: &str, address: Ipv4Addr) -> Result<()> {
+        let index = self.names.index_of(name)?;
+        let mut requests = Requests::default();
+        requests.host_end(index, self.has_ipv6);
+        requests.up(index);
+        requests.address(index, self.gateway, address);
+        self.socket.request(format!("set {name} up as the way to {address}"), &requests)
     }
 }

@@ -1,6 +1,5 @@
 //! A socket of rtnetlink(7) in the namespace that the calling thread was in when it was made.
 
-use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -63,11 +62,19 @@ impl Socket {
     }
 }
 
-/// The number of an interface of the calling thread's namespace.
-pub(super) fn index_of(name: &str) -> Result<u32> {
-    let failed = |action: &str| NetworkError::kernel::<io::Error>(format!("{action} {name}"));
-    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| failed("make a socket to find")(errno.into()))?;
-    rustix::net::netdevice::name_to_index(&socket, name)
-        .map_err(|errno| failed("find the interface")(errno.into()))
+/// Numbers of interfaces, in the namespace that the calling thread was in when this was made.
+#[derive(Debug)]
+pub(super) struct Names(OwnedFd);
+
+impl Names {
+    pub(super) fn new() -> Result<Self> {
+        let made =
+            rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+        made.map(Self).map_err(NetworkError::kernel("make a socket to find interfaces by"))
+    }
+
+    pub(super) fn index_of(&self, name: &str) -> Result<u32> {
+        rustix::net::netdevice::name_to_index(&self.0, name)
+            .map_err(NetworkError::kernel(format!("find the interface {name}")))
+    }
 }

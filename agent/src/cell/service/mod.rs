@@ -32,6 +32,7 @@ use super::core::{Call, Input, Look, Parts};
 use super::events::Events;
 use super::logs::Logs;
 use super::metrics::{Kernel, Metrics, Now};
+use super::network::Offer;
 use super::place::Ground;
 use super::work::Workers;
 pub use streams::Stream;
@@ -154,6 +155,7 @@ impl Cell for Service {
             controllers: kept.map(|controller| controller.name.to_owned()).collect(),
             disk_limits: disk.words(),
             disk_limits_why: disk.why,
+            network: Some(network(&ground.offer)),
         }))
     }
 
@@ -247,6 +249,18 @@ impl Cell for Service {
 
     async fn metrics(&self, _: Request<v1::MetricsRequest>) -> Result<Response<v1::MetricsResponse>, Status> {
         Ok(Response::new(v1::MetricsResponse { text: self.metrics_text().await? }))
+    }
+}
+
+fn network(offer: &Offer) -> v1::CellNetwork {
+    let options = offer.options();
+    v1::CellNetwork {
+        available: offer.why_not().is_none(),
+        why_not: offer.why_not().unwrap_or_default().to_owned(),
+        subnet: format!("{}/{}", options.network, options.prefix_bits),
+        egress: options.egress,
+        name_servers: offer.name_servers().iter().map(ToString::to_string).collect(),
+        warnings: offer.warnings().to_vec(),
     }
 }
 
