@@ -183,7 +183,7 @@ async fn keep(client: &Client, agent: &Agent, count: usize, options: &CellOption
     let idle = Duration::from_secs_f64(if options.smoke { 0.2 } else { options.idle_seconds });
     let before = agent.cpu();
     tokio::time::sleep(idle).await;
-    let idle_cpu_percent = (agent.cpu() - before).as_secs_f64() / idle.as_secs_f64() * 100.0;
+    let idle_cpu_percent = agent.cpu().saturating_sub(before).as_secs_f64() / idle.as_secs_f64() * 100.0;
     let kept = if options.smoke { count } else { options.kept.max(count) };
     if kept > count {
         ids.extend(started(kept - count).await?);

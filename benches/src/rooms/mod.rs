@@ -74,7 +74,7 @@ pub(crate) fn cpu_us() -> u64 {
 }
 
 /// CPU time of a task, from its scheduler statistics.
-pub(crate) fn task_cpu_ns(task: &str) -> u64 {
+fn task_cpu_ns(task: &str) -> u64 {
     let text = std::fs::read_to_string(format!("{task}/schedstat")).unwrap_or_default();
     text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
