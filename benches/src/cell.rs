@@ -4,7 +4,9 @@
 //! celda agent (a process of its own) <── gRPC on its unix socket ── this: Start, and one Watch that times what runs
 //! batch:   one call for --instances; first and last RUNNING, then one Stop without grace to the last EXITED
 //! at once: so many callers, each: Start one, wait until it runs, remove it, again
+//! soak:    the same, thousands of them with a published port each; what there is before and after
 //! ```
+//! The agent is in a network namespace of its own, so that the machine's network is left alone.
 //! Times are from before the call to the event's arrival here, so they have the journal's sync and the API in them.
 
 use std::collections::HashMap;
@@ -22,6 +24,8 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
+
+mod soak;
 
 use crate::machine::Machine;
 use crate::{Result, fixture};
@@ -48,6 +52,12 @@ pub(crate) struct CellOptions {
     /// Starts for each of these.
     #[arg(long, default_value_t = 400)]
     starts: usize,
+    /// Network of the instances: none or cell.
+    #[arg(long, default_value = "cell", value_parser = ["none", "cell"])]
+    network: String,
+    /// Instead of all that: so many starts and removals of an instance with a published port, and what grew.
+    #[arg(long, value_name = "CYCLES")]
+    soak: Option<usize>,
     /// Configuration of the agent.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -101,13 +111,16 @@ pub(crate) fn run(options: &CellOptions) -> Result<()> {
     fixture::make(work.path())?;
     let agent = Agent::start(options, work.path())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if let Some(cycles) = options.soak {
+        return runtime.block_on(soak::run(options, &agent, work.path(), cycles));
+    }
     let (rounds, instances, starts) = if options.smoke {
         (1, options.instances.min(8), 8)
     } else {
         (options.rounds.max(1), options.instances, options.starts)
     };
     let figures: Result<Figures> = runtime.block_on(async {
-        let bench = Bench::connect(&agent, work.path()).await?;
+        let bench = Bench::connect(options, &agent, work.path(), Vec::new()).await?;
         let mut batches = Vec::new();
         for round in 0..rounds {
             batches.push(bench.batch(round, instances).await?);
@@ -164,8 +177,13 @@ impl Agent {
         if let Some(config) = &options.config {
             command.arg("--config").arg(config);
         }
-        let mut child =
-            command.env("CELDA_LOG", "info").stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        command.env("CELDA_LOG", "info").stdin(Stdio::null()).stderr(Stdio::piped());
+        // A thread's network namespace is its children's.
+        let spawning = std::thread::spawn(move || -> std::io::Result<Child> {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+            command.spawn()
+        });
+        let mut child = spawning.join().map_err(|_| "the thread that starts the agent panicked")??;
         let mut said = std::io::BufReader::new(child.stderr.take().ok_or("no standard error")?);
         let mut all = String::new();
         while !all.contains("the cell is up") {
@@ -208,12 +226,17 @@ type Waiting = Arc<Mutex<HashMap<(String, i32), oneshot::Sender<Instant>>>>;
 struct Bench {
     client: CellClient<Channel>,
     waiting: Waiting,
-    image: String,
+    spec: v1::Spec,
     next: AtomicUsize,
 }
 
 impl Bench {
-    async fn connect(agent: &Agent, work: &Path) -> Result<Self> {
+    async fn connect(
+        options: &CellOptions,
+        agent: &Agent,
+        work: &Path,
+        ports: Vec<v1::Port>,
+    ) -> Result<Self> {
         let socket = format!("unix://{}", agent.run.join("agent.sock").display());
         let channel = Endpoint::from_shared(socket)?.connect().await?;
         let client = CellClient::new(channel);
@@ -231,8 +254,16 @@ impl Bench {
                 }
             }
         });
-        let image = format!("oci:{}:bench", work.join("image").display());
-        Ok(Self { client, waiting, image, next: AtomicUsize::new(0) })
+        let command = ["/bin/busybox", "sleep", "100000"].map(str::to_owned).to_vec();
+        let network = if options.network == "cell" { v1::Network::Cell } else { v1::Network::None };
+        let spec = v1::Spec {
+            image: format!("oci:{}:bench", work.join("image").display()),
+            process: Some(v1::Process { command, ..v1::Process::default() }),
+            network: network.into(),
+            ports,
+            ..v1::Spec::default()
+        };
+        Ok(Self { client, waiting, spec, next: AtomicUsize::new(0) })
     }
 
     fn wait(&self, id: &str, status: v1::Status) -> oneshot::Receiver<Instant> {
@@ -243,9 +274,7 @@ impl Bench {
     }
 
     async fn start(&self, ids: &[String]) -> Result<()> {
-        let command = ["/bin/busybox", "sleep", "100000"].map(str::to_owned).to_vec();
-        let process = Some(v1::Process { command, ..v1::Process::default() });
-        let spec = Some(v1::Spec { image: self.image.clone(), process, ..v1::Spec::default() });
+        let spec = Some(self.spec.clone());
         let group =
             v1::StartGroup { spec, app: "bench".into(), ids: ids.to_vec(), ..v1::StartGroup::default() };
         let request = v1::StartRequest { groups: vec![group] };
