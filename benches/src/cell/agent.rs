@@ -11,12 +11,14 @@ use crate::Result;
 /// Linux counts CPU time for user space in hundredths of a second on every architecture that celda runs on.
 const TICK_MS: u64 = 10;
 
-/// A cell of its own under the work directory. Dropped, it is drained and ended.
+/// A cell of its own under the work directory, in a network namespace of its own, so that the machine's is left alone.
+/// Dropped, it is drained and ended.
 pub(super) struct Agent {
     child: Child,
+    holder: u32,
     celda: PathBuf,
-    root: PathBuf,
-    run: PathBuf,
+    pub(super) root: PathBuf,
+    pub(super) run: PathBuf,
 }
 
 impl Agent {
@@ -34,8 +36,13 @@ impl Agent {
         if let Some(config) = &options.config {
             command.arg("--config").arg(config);
         }
-        let mut child =
-            command.env("CELDA_LOG", "info").stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        command.env("CELDA_LOG", "info").stdin(Stdio::null()).stderr(Stdio::piped());
+        // A thread's network namespace is its children's.
+        let spawning = std::thread::spawn(move || -> std::io::Result<Child> {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+            command.spawn()
+        });
+        let mut child = spawning.join().map_err(|_| "the thread that starts the agent panicked")??;
         let mut said = std::io::BufReader::new(child.stderr.take().ok_or("no standard error")?);
         let mut all = String::new();
         while !all.contains("the cell is up") {
@@ -44,7 +51,8 @@ impl Agent {
             }
         }
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::stderr()));
-        Ok(Self { child, celda, root, run })
+        let holder = holder(&run)?;
+        Ok(Self { child, holder, celda, root, run })
     }
 
     /// Where it listens.
@@ -60,16 +68,8 @@ impl Agent {
     }
 
     /// The agent, and the holder of its containers.
-    fn processes(&self) -> Vec<u32> {
-        let directory = self.run.join("cell");
-        let words = [&b"\0holder\0"[..], directory.as_os_str().as_encoded_bytes(), b"\0"].concat();
-        let is_holder = |pid: &u32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.ends_with(&words)
-        };
-        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        std::iter::once(self.child.id()).chain(pids.filter(is_holder)).collect()
+    pub(super) fn processes(&self) -> [u32; 2] {
+        [self.child.id(), self.holder]
     }
 
     /// Memory of agent and holder in KiB: anonymous pages, which are nobody else's.
@@ -92,6 +92,16 @@ impl Agent {
         };
         Duration::from_millis(self.processes().iter().map(of).sum::<u64>() * TICK_MS)
     }
+}
+
+/// The process whose words end with `holder` and the cell's directory.
+fn holder(run: &Path) -> Result<u32> {
+    let words = [b"\0holder\0", run.join("cell").as_os_str().as_encoded_bytes(), b"\0"].concat();
+    let all = std::fs::read_dir("/proc")?.flatten();
+    let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_holder =
+        |pid: &u32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(&words));
+    pids.find(is_holder).ok_or_else(|| "the cell's holder is not there".into())
 }
 
 impl Drop for Agent {

@@ -15,7 +15,7 @@ use super::{CellOptions, Net};
 use crate::Result;
 
 /// How long anything may take.
-const DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const DEADLINE: Duration = Duration::from_secs(120);
 /// Where an instance with a check serves.
 const PORT: u32 = 8080;
 /// The name of the bench's app.
@@ -192,6 +192,9 @@ fn spec(options: &CellOptions, image: &str, words: &[&str]) -> v1::Spec {
     let command = words.iter().map(|word| (*word).to_owned()).collect();
     let process = Some(v1::Process { command, ..v1::Process::default() });
     let mut spec = v1::Spec { image: image.to_owned(), process, ..v1::Spec::default() };
+    if options.soak.is_some() && matches!(options.network, Net::Cell) {
+        spec.ports = vec![v1::Port { port: PORT, ..v1::Port::default() }];
+    }
     spec.set_network(match options.network {
         Net::None => v1::Network::None,
         Net::Cell => v1::Network::Cell,

@@ -56,14 +56,14 @@ pub(super) fn run(
     Ok(rows)
 }
 
-fn row(peer: &str, at_once: usize, batch: Batch) -> Result<Row> {
+pub(super) fn row(peer: &str, at_once: usize, batch: Batch) -> Result<Row> {
     let mut samples = Samples::new(peer, "warm", at_once)?;
     samples.add(batch);
     Ok(samples.row())
 }
 
 /// So many lives, so many at once.
-async fn many<F: Future<Output = Result<Life>>>(
+pub(super) async fn many<F: Future<Output = Result<Life>>>(
     at_once: usize,
     count: usize,
     life: impl Fn() -> F,

@@ -5,12 +5,14 @@
 //! batch:   one call for --instances; first and last RUNNING and READY, then one Stop without grace to the last EXITED
 //! kept:    the CPU of agent and holder while those are there and nobody asks; their memory with --kept instances
 //! curve:   so many callers, each: Start one, wait, remove it, again; beside crun and podman
+//! soak:    the same, thousands of them with a published port each; what there is before and after
 //! ```
 //! Times are from before the call to the event's arrival here, so they have the journal's sync and the API in them.
 
 mod agent;
 mod client;
 mod curve;
+mod soak;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -24,6 +26,9 @@ use crate::machine::Machine;
 use crate::samples::Row;
 use crate::{Result, fixture};
 
+/// Cycles of a soak's smoke run.
+const SOAK_SMOKE_CYCLES_COUNT: usize = 200;
+
 #[derive(Args)]
 pub(crate) struct CellOptions {
     /// The celda binary under test.
@@ -36,7 +41,7 @@ pub(crate) struct CellOptions {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Their network.
-    #[arg(long, value_enum, default_value_t = Net::None)]
+    #[arg(long, value_enum, default_value_t = Net::Cell)]
     network: Net,
     /// They serve http and are checked.
     #[arg(long)]
@@ -62,6 +67,9 @@ pub(crate) struct CellOptions {
     /// A root directory with newer peers in it, such as a debootstrap of another release. May be given again.
     #[arg(long = "peer-root", value_name = "DIR")]
     peer_roots: Vec<PathBuf>,
+    /// Instead of all that: so many starts and removals of an instance with a published port, and what grew.
+    #[arg(long, value_name = "CYCLES")]
+    soak: Option<usize>,
     /// Configuration of the agent.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -132,6 +140,9 @@ pub(crate) fn run(options: &CellOptions) -> Result<()> {
         (options.rounds.max(1), options.instances)
     };
     let client = runtime.block_on(Client::connect(options, &agent.socket(), work.path()))?;
+    if let Some(cycles) = options.soak {
+        return runtime.block_on(soak::run(options, &agent, &client, cycles));
+    }
     let batches = (0..rounds).map(|_| runtime.block_on(batch(&client, instances, options.health)));
     let batches = batches.collect::<Result<_>>()?;
     let kept = runtime.block_on(keep(&client, &agent, instances, options))?;
