@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::door::Listen;
 use super::error::{CellError, Result};
+use super::forward::Forward;
 use super::instance::{CRASHES_COUNT_MAX, PERIOD_MS_MAX, Policy};
 use super::logs;
 use super::metrics::http::MetricsConfig;
@@ -55,12 +56,20 @@ pub struct LogsConfig {
     pub rate_bytes_per_s: u64,
     /// Bytes that may come at once after silence, 64 KiB to 1 GiB.
     pub burst_bytes: u64,
+    /// Where it is sent on to.
+    pub forward: Forward,
 }
 
 impl Default for LogsConfig {
     fn default() -> Self {
         let logs::Limits { segment_bytes, segments_count } = logs::Limits::default();
-        Self { segment_bytes, segments_count, rate_bytes_per_s: 0, burst_bytes: MIB }
+        Self {
+            segment_bytes,
+            segments_count,
+            rate_bytes_per_s: 0,
+            burst_bytes: MIB,
+            forward: Forward::default(),
+        }
     }
 }
 
@@ -267,6 +276,7 @@ impl Config {
                 return Err(format!("{field} = {value}: it is {min} to {max}"));
             }
         }
+        self.logs.forward.check()?;
         self.listen.check()
     }
 }

@@ -16,6 +16,7 @@
 //! | [`image`], [`place`] | what a container runs from and in |
 //! | [`health`] | whether an instance has come up, lives and is ready |
 //! | [`logs`] | what instances write, in bounded files |
+//! | [`forward`] | the same, sent on to syslog and OTLP |
 //! | [`network`] | prepared network namespaces; no instance asks for one yet |
 //! | [`books`] | the cell's side of the auction |
 //! | [`lock`] | that there is one agent |
@@ -34,6 +35,7 @@ pub mod crowd;
 pub mod door;
 pub mod error;
 pub mod events;
+pub mod forward;
 pub mod health;
 pub mod holder;
 pub mod image;

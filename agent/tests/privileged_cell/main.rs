@@ -8,6 +8,7 @@ mod common;
 mod adoption;
 mod auction;
 mod batch;
+mod forward;
 mod health;
 mod journal;
 mod life;

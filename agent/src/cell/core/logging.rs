@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Core, Input};
+use super::{Core, Input, Written};
 use crate::cell::error::{CellError, Result};
-use crate::cell::logs::{Log, Logs, LogsError, Source};
+use crate::cell::logs::{Limits, Log, Logs, LogsError, Source};
 
 /// How often a log is asked for that another reader has just opened.
 const ATTACH_TRIES_COUNT: u32 = 100;
@@ -110,6 +110,15 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// A log that nobody writes, for a reader.
+///
+/// # Errors
+/// [`LogsError`].
+pub async fn open_log(logs: &Logs, limits: Limits, written: &Written) -> std::result::Result<Log, LogsError> {
+    let (name, app) = (written.name.clone(), written.app.clone());
+    attach(logs, Source { name, app, rate: None, limits, output: None, error: None }).await
 }
 
 /// Attaches; a reader of an ended log has it for a moment.

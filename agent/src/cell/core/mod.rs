@@ -26,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 pub use calls::{Call, Entrance, Look, Outcomes, Wanted, Written};
-pub use logging::attach;
+pub use logging::{attach, open_log};
 
 use super::books::Books;
 use super::config::Config;

@@ -15,8 +15,8 @@ use tonic::Status;
 
 use super::Service;
 use super::streams::{Stream, place};
-use crate::cell::core::{Call, Written, attach};
-use crate::cell::logs::{self, Entry, Follower, From, Source};
+use crate::cell::core::{Call, Written, open_log};
+use crate::cell::logs::{self, Entry, Follower, From};
 
 /// Lines of one message.
 const LINES_PER_MESSAGE_MAX: usize = 512;
@@ -92,15 +92,8 @@ async fn follower(service: &Service, written: &Written, from: From) -> Result<Fo
     let log = match &written.log {
         Some(log) => log.clone(),
         None => {
-            let source = Source {
-                name: written.name.clone(),
-                app: written.app.clone(),
-                rate: None,
-                limits: service.0.config.logs.limits(),
-                output: None,
-                error: None,
-            };
-            attach(&service.0.logs, source).await.map_err(unreadable)?
+            let limits = service.0.config.logs.limits();
+            open_log(&service.0.logs, limits, written).await.map_err(unreadable)?
         }
     };
     log.follower(from).map_err(unreadable)
