@@ -25,6 +25,7 @@ use super::core::{Core, Input, Parts};
 use super::door::{self, Door, Listen};
 use super::error::{CellError, Result};
 use super::events::Events;
+use super::forward::{Forwarder, OfCore};
 use super::health::Health;
 use super::holder::{Attending, Holder, raise_files_limit};
 use super::image::Images;
@@ -92,6 +93,7 @@ pub fn run(home: &Home, config: Config, store: Store, ladder: Ladder) -> crate::
     let parts = parts(home, config, (store, ladder), (journal, offer), &runtime, (sender, inputs))?;
     let (sender, books, ground) = (parts.sender.clone(), parts.books.clone(), Arc::clone(&parts.ground));
     let workers = parts.workers.clone();
+    begin_forwarding(&runtime, &parts, home)?;
     let service = Service::new(&parts);
     let image_gc = ImageGc::start(&parts)?;
     let doors = Doors::of(home, &parts.config);
@@ -126,6 +128,29 @@ fn offer(config: &Config, known: &Known) -> Offer {
         tracing::warn!(warning, "the cell's network");
     }
     offer
+}
+
+/// Sends logs on, for as long as the runtime is there.
+fn begin_forwarding(runtime: &tokio::runtime::Runtime, parts: &Parts, home: &Home) -> Result<()> {
+    let _entered = runtime.enter();
+    let (forward, cell) = (&parts.config.logs.forward, &parts.config.cell.name);
+    let forwarders = [Forwarder::syslog(&forward.syslog, cell)?, Forwarder::otlp(&forward.otlp, cell)?];
+    let forwarders: Vec<_> = forwarders.into_iter().flatten().collect();
+    if forwarders.is_empty() {
+        return Ok(());
+    }
+    let directory = home.root.join("cell/forward");
+    make_private(&directory)?;
+    let tally = |forwarder: &Forwarder| (forwarder.name(), forwarder.tally());
+    parts.metrics.set_forwarders(forwarders.iter().map(tally).collect());
+    for forwarder in forwarders {
+        let (news, logs) = (parts.events.news(), Arc::clone(&parts.logs));
+        let (limits, root) = (parts.config.logs.limits(), home.root.join("cell/logs"));
+        let catalog = OfCore::new(parts.sender.clone(), news, logs, limits, root);
+        let directory = directory.clone();
+        runtime.spawn(async move { forwarder.run(catalog, &directory).await });
+    }
+    Ok(())
 }
 
 /// What the core and the service work with.

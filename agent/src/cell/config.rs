@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::door::Listen;
 use super::error::{CellError, Result};
+use super::forward::Forward;
 use super::instance::{CRASHES_COUNT_MAX, PERIOD_MS_MAX, Policy};
 use super::logs;
 use super::metrics::http::MetricsConfig;
@@ -81,12 +82,20 @@ pub struct LogsConfig {
     pub rate_bytes_per_s: u64,
     /// Bytes that may come at once after silence, 64 KiB to 1 GiB.
     pub burst_bytes: u64,
+    /// Where it is sent on to.
+    pub forward: Forward,
 }
 
 impl Default for LogsConfig {
     fn default() -> Self {
         let logs::Limits { segment_bytes, segments_count } = logs::Limits::default();
-        Self { segment_bytes, segments_count, rate_bytes_per_s: 0, burst_bytes: MIB }
+        Self {
+            segment_bytes,
+            segments_count,
+            rate_bytes_per_s: 0,
+            burst_bytes: MIB,
+            forward: Forward::default(),
+        }
     }
 }
 
@@ -359,6 +368,7 @@ impl Config {
             }
         }
         self.network.check()?;
+        self.logs.forward.check()?;
         self.listen.check()
     }
 }

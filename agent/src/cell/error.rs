@@ -87,6 +87,9 @@ pub enum CellError {
         /// The kernel's answer.
         source: std::io::Error,
     },
+    /// Where logs are sent on to.
+    #[error(transparent)]
+    Forward(#[from] super::forward::ForwardError),
     /// TCP.
     #[error(transparent)]
     Door(#[from] super::door::DoorError),

@@ -17,6 +17,7 @@
 //! | [`image_gc`] | images go before the disk is full |
 //! | [`health`] | whether an instance has come up, lives and is ready |
 //! | [`logs`] | what instances write, in bounded files |
+//! | [`forward`] | the same, sent on to syslog and OTLP |
 //! | [`network`] | the cell's own network: prepared namespaces, published ports, who may send what |
 //! | [`books`] | the cell's side of the auction |
 //! | [`lock`] | that there is one agent |
@@ -35,6 +36,7 @@ pub mod crowd;
 pub mod door;
 pub mod error;
 pub mod events;
+pub mod forward;
 pub mod health;
 pub mod holder;
 pub mod image;

@@ -23,6 +23,7 @@ mod child_process;
 mod clone3;
 mod inherited;
 mod mounts;
+mod queue;
 mod report;
 mod shared;
 mod spawn;
@@ -36,6 +37,7 @@ pub(crate) use inherited::{
     STANDARD_SIGNALS, has_io_priority, has_personality, has_scheduler, ignored_realtime_signals,
 };
 pub(crate) use mounts::{MountAttributes, map_ids, set_attributes};
+pub(crate) use queue::unacknowledged_bytes;
 pub(crate) use report::{DETAIL_AGENT, DETAIL_DIRECTORY, DETAIL_INTERPRETER, DETAIL_REAPER, Report};
 pub(crate) use shared::SharedWords;
 pub(crate) use spawn::{Job, Spawned, loopback_up, spawn};

@@ -14,6 +14,7 @@ mod bad_input;
 mod batch;
 mod churn;
 mod disk;
+mod forward;
 mod full_disk;
 mod health;
 mod hostile;

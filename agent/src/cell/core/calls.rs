@@ -95,6 +95,8 @@ pub enum Call {
         /// The answer.
         answer: oneshot::Sender<Vec<Written>>,
     },
+    /// What every instance has written.
+    EveryLog(oneshot::Sender<Vec<Written>>),
     /// A running container, for a program to be run in it.
     Enter {
         /// Which instance.
@@ -222,6 +224,7 @@ impl Core {
             }
             Call::Drain { grace_ms, cancel, answer } => self.drain(grace_ms, cancel, answer),
             Call::Logs { ids, app, answer } => drop(answer.send(self.written(&ids, &app))),
+            Call::EveryLog(answer) => drop(answer.send(self.entries.iter().map(written).collect())),
             Call::Enter { id, answer } => drop(answer.send(self.enter(&id))),
             Call::Images(answer) => drop(answer.send(self.images())),
             Call::Attach { id, answer } => drop(answer.send(self.attach(&id))),
@@ -427,18 +430,10 @@ impl Core {
     }
 
     fn written(&self, ids: &[String], app: &str) -> Vec<Written> {
-        let show = |(id, entry): (&String, &Entry)| Written {
-            id: id.clone(),
-            app: entry.app.clone(),
-            index: entry.index,
-            name: entry.log_name(id),
-            log: entry.log.clone(),
-            is_over: entry.machine.is_over(),
-        };
         if ids.is_empty() {
-            return self.entries.iter().filter(|(_, entry)| entry.app == app).map(show).collect();
+            return self.entries.iter().filter(|(_, entry)| entry.app == app).map(written).collect();
         }
-        self.named(ids).map(show).collect()
+        self.named(ids).map(written).collect()
     }
 
     /// Those of these ids that are there, each once, by id.
@@ -496,6 +491,17 @@ impl Core {
             }
         }
         Look { states, is_draining: self.draining, journal_bytes: self.parts.journal.bytes() }
+    }
+}
+
+fn written((id, entry): (&String, &Entry)) -> Written {
+    Written {
+        id: id.clone(),
+        app: entry.app.clone(),
+        index: entry.index,
+        name: entry.log_name(id),
+        log: entry.log.clone(),
+        is_over: entry.machine.is_over(),
     }
 }
 

@@ -11,16 +11,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Core, Input};
+use super::{Core, Input, Written};
 use crate::cell::error::{CellError, Result};
 use crate::cell::holder::Ended;
-use crate::cell::logs::{Log, Logs, LogsError, Source};
+use crate::cell::logs::{Limits, Log, Logs, LogsError, Source};
 
 /// How long an end is not shown whose last words are not written: a full disk must not keep an instance from being
 /// started again. They stay in their pipes, and are written when there is room.
 const LAST_WORDS_WAIT: Duration = Duration::from_secs(5);
 /// How often a log is asked for that another reader has just opened.
 const ATTACH_WAIT: Duration = Duration::from_millis(20);
+/// How often a reader asks for a log.
+const OPEN_TRIES_COUNT: u32 = 100;
 /// How often it is tried to remove a log that somebody reads.
 const REMOVE_TRIES_COUNT: u32 = 100;
 
@@ -160,6 +162,29 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// A log that nobody writes, for a reader; another reader may have it for a moment.
+///
+/// # Errors
+/// [`LogsError`], also when it is being written.
+pub async fn open_log(logs: &Logs, limits: Limits, written: &Written) -> std::result::Result<Log, LogsError> {
+    let source = || Source {
+        name: written.name.clone(),
+        app: written.app.clone(),
+        rate: None,
+        limits,
+        is_prompt: false,
+        output: None,
+        error: None,
+    };
+    for _ in 0..OPEN_TRIES_COUNT {
+        match tokio::task::block_in_place(|| logs.attach(source())) {
+            Err(LogsError::Attached { .. }) => tokio::time::sleep(ATTACH_WAIT).await,
+            answer => return answer,
+        }
+    }
+    tokio::task::block_in_place(|| logs.attach(source()))
 }
 
 /// Attaches, as soon as whoever has the log just now lets it go: a reader of an ended log, or the container before, whose

@@ -29,6 +29,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 pub use attaching::Attachment;
 pub use calls::{Call, Entrance, Look, Outcomes, Wanted, Written};
+pub use logging::open_log;
 
 use super::books::Books;
 use super::config::Config;

@@ -62,6 +62,7 @@ pub struct Follower {
     /// The log's end when nothing could be read before it: records that are damaged, in a segment that is written to.
     blind_until: u64,
     segment: Option<Segment>,
+    /// Empty while there is nothing to read: followers are many, and most of them wait.
     buffer: Vec<u8>,
 }
 
@@ -87,8 +88,8 @@ impl Follower {
                 (first_at(directory, firsts.iter().rev(), time_ns).unwrap_or(oldest), time_ns)
             }
         };
-        let (directory, buffer) = (directory.to_owned(), vec![0; READ_BYTES]);
-        Ok(Self { directory, progress, next, since_ns, blind_until: 0, segment: None, buffer })
+        let directory = directory.to_owned();
+        Ok(Self { directory, progress, next, since_ns, blind_until: 0, segment: None, buffer: Vec::new() })
     }
 
     /// Sequence of the record that comes next: where another follower goes on.
@@ -106,6 +107,7 @@ impl Follower {
         while bytes < bytes_max {
             let end = self.progress.borrow_and_update().next_sequence;
             if self.next >= end {
+                self.buffer = Vec::new();
                 break;
             }
             if !self.enter(&mut chunk)? {
@@ -162,6 +164,7 @@ impl Follower {
     /// Reads records of the open segment; answers the bytes of those that were wanted, nothing when there is none.
     fn take(&mut self, end: u64, bytes_max: usize, chunk: &mut Chunk) -> Result<Option<usize>> {
         let Some(segment) = &mut self.segment else { return Ok(None) };
+        self.buffer.resize(READ_BYTES, 0);
         let count = segment
             .file
             .read_at(&mut self.buffer, segment.at)

@@ -123,6 +123,11 @@ impl Log {
         &self.directory
     }
 
+    /// Whether it is the same writing of the same log.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Sequence of the record that comes next.
     pub fn next_sequence(&self) -> u64 {
         self.shared.progress.borrow().next_sequence

@@ -13,10 +13,12 @@ mod kernel;
 mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::books::Books;
 use super::core::Look;
+use super::forward::Tally;
 use super::instance::{Cause, End, StoppedBy};
 use super::logs::Totals;
 use histogram::Histogram;
@@ -36,6 +38,8 @@ pub struct Metrics {
     clone: Histogram,
     exec: Histogram,
     sync: Histogram,
+    /// Where logs are sent on to, by name.
+    forwarders: OnceLock<Vec<(&'static str, Arc<Tally>)>>,
     /// Of each reason, by who had asked for it.
     ends: [[AtomicU64; STOPPED_BY.len()]; REASONS.len()],
     images_removed: AtomicU64,
@@ -113,6 +117,11 @@ impl Metrics {
         self.images_freed_bytes.fetch_add(freed_bytes, Relaxed);
     }
 
+    /// There are these forwarders. Said once.
+    pub fn set_forwarders(&self, forwarders: Vec<(&'static str, Arc<Tally>)>) {
+        let _ = self.forwarders.set(forwarders);
+    }
+
     /// The journal was synced.
     pub fn synced(&self, took: Duration) {
         self.sync.add(took);
@@ -153,6 +162,7 @@ impl Metrics {
         text.counter("celda_log_dropped_lines_total", "Lines that the rate limit dropped.")
             .value(logs.dropped_lines);
         self.disk(&mut text);
+        self.forwarded(&mut text);
         kernel.show(&mut text);
         text.done()
     }
@@ -165,6 +175,27 @@ impl Metrics {
             .value(of(&self.images_removed));
         text.counter("celda_images_freed_bytes_total", "Bytes that this freed.")
             .value(of(&self.images_freed_bytes));
+    }
+
+    fn forwarded(&self, text: &mut Text) {
+        let forwarders = self.forwarders.get().map(Vec::as_slice).unwrap_or_default();
+        if forwarders.is_empty() {
+            return;
+        }
+        let each = |text: &mut Text, count: fn(&Tally) -> u64| {
+            for (name, tally) in forwarders {
+                text.labelled(&[("forwarder", name)], count(tally));
+            }
+        };
+        text.counter("celda_forwarded_lines_total", "Lines that a server of logs has taken.");
+        each(text, Tally::sent_lines);
+        text.counter(
+            "celda_forward_lost_lines_total",
+            "Lines that were gone before they were sent, or were refused.",
+        );
+        each(text, Tally::lost_lines);
+        text.gauge("celda_forward_connected", "1 when the last batch came through.");
+        each(text, |tally| tally.is_connected().into());
     }
 
     fn times(&self, text: &mut Text) {

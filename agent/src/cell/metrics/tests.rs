@@ -83,6 +83,7 @@ fn the_whole_text_is_what_prometheus_reads() {
     metrics.started(&Stages { prepare: Duration::from_secs(600), launch: ms(1), clone: ms(1), exec: ms(1) });
     metrics.ended(&end(Cause::Signal { signal: 9 }, Some(StoppedBy::Drain)));
     metrics.ended(&end(Cause::Exit { code: 3 }, None));
+    metrics.set_forwarders(vec![("syslog", Arc::default()), ("otlp", Arc::default())]);
     metrics.ended(&end(Cause::NeverRan, Some(StoppedBy::Drain)));
     let families = parse(&text_of(&metrics));
     assert_eq!(value(&families, "celda_instances", "{state=\"waiting\"}"), 7.0);
@@ -90,6 +91,7 @@ fn the_whole_text_is_what_prometheus_reads() {
     assert_eq!(value(&families, "celda_ends_total", "{reason=\"failure\",stopped_by=\"nobody\"}"), 1.0);
     let (_, ends) = &families["celda_ends_total"];
     assert_eq!(ends.iter().map(|(_, count)| count).sum::<f64>(), 2.0, "what never ran has not ended");
+    assert_eq!(value(&families, "celda_forward_connected", "{forwarder=\"otlp\"}"), 0.0);
     assert_eq!(value(&families, "celda_log_dropped_lines_total", "{}"), 2.0);
     assert!(value(&families, "process_resident_memory_bytes", "{}") > 0.0);
     assert!(
