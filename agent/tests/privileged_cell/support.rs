@@ -25,6 +25,8 @@ pub(crate) struct Cell {
     limits: String,
     /// Further flags of the agent.
     pub(crate) flags: Vec<&'static str>,
+    /// Where it tells systemd how it is.
+    pub(crate) notify: Option<std::path::PathBuf>,
     /// What it is to say.
     pub(crate) filter: &'static str,
     /// What the agent said until it was up.
@@ -59,6 +61,7 @@ impl Cell {
             before,
             limits: limits.to_owned(),
             flags: Vec::new(),
+            notify: None,
             filter: "info",
             said: String::new(),
             heard: Arc::default(),
@@ -75,6 +78,9 @@ impl Cell {
         std::fs::write(&config, text).unwrap();
         let args = [&["agent", "--config", config.to_str().unwrap()][..], &self.flags].concat();
         let mut command = self.command(&args);
+        if let Some(socket) = &self.notify {
+            command.env("NOTIFY_SOCKET", socket);
+        }
         let mut agent = command.env("CELDA_LOG", self.filter).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(agent.stderr.take().unwrap());
         let mut all = String::new();
