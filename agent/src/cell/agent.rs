@@ -18,6 +18,8 @@ use celda_layerfs::mount::{Ladder, sweep_containers};
 use celda_layerfs::store::Store;
 use crossbeam_channel::{Receiver, Sender};
 use rustix::fs::{Mode, OFlags};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::books::Books;
 use super::config::Config;
@@ -225,19 +227,22 @@ fn serve(
             let _ = core_ends.send(());
             ended
         })?;
-        let quit = sender.clone();
-        let closing = service.clone();
+        let (quit, closing) = (sender.clone(), service.clone());
+        // Before anybody is told that it is up, and so may want it to end.
+        let signals = signals();
         let shutdown = async move {
             tokio::select! {
-                () = signalled() => drop(quit.send(Input::Quit)),
+                () = signalled(signals) => drop(quit.send(Input::Quit)),
                 _ = core_ended => {}
             }
+            tell_systemd(&[NotifyState::Stopping]);
             closing.close();
         };
         let tcp = door.as_ref().and_then(|(door, _)| door.address().ok()).map(|address| address.to_string());
         let metrics = exporter.as_ref().and_then(|exporter| exporter.address().ok());
         let metrics = metrics.map(|address| address.to_string());
         tracing::info!(socket = %socket.display(), tcp, metrics, "the cell is up");
+        tell_systemd(&[NotifyState::Ready]);
         if let Some(exporter) = exporter {
             let service = service.clone();
             let text = move || {
@@ -260,17 +265,24 @@ fn serve(
     })
 }
 
-async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        }
-        // Without handlers the signal's default ends the agent, which is as good.
-        _ => std::future::pending().await,
+/// Tells the one who started this agent, if it wants to know: sd_notify(3).
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd was not told how the cell is");
+    }
+}
+
+/// The signals that end the agent in good order, caught from now on. Without handlers the signal's default ends it, which is
+/// as good.
+fn signals() -> Option<[Signal; 2]> {
+    Some([signal(SignalKind::terminate()).ok()?, signal(SignalKind::interrupt()).ok()?])
+}
+
+async fn signalled(signals: Option<[Signal; 2]>) {
+    let Some([mut terminate, mut interrupt]) = signals else { return std::future::pending().await };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Cell {
     limits: String,
     /// Further flags of the agent.
     pub(crate) flags: Vec<&'static str>,
+    /// Where it tells systemd how it is.
+    pub(crate) notify: Option<std::path::PathBuf>,
     /// What it is to say.
     pub(crate) filter: &'static str,
     /// What the agent said until it was up.
@@ -93,6 +95,7 @@ impl Cell {
             before,
             limits: limits.to_owned(),
             flags: Vec::new(),
+            notify: None,
             filter: "info",
             said: String::new(),
             heard: Arc::default(),
@@ -169,6 +172,7 @@ impl Cell {
         let mut command: Command = self.command(&args);
         command.env("CELDA_LOG", filter).stderr(said);
         command.envs(self.path.map(|path| ("PATH", path)));
+        command.envs(self.notify.iter().map(|socket| ("NOTIFY_SOCKET", socket)));
         match &self.host {
             Some(host) => crate::net::inside(host, move || command.spawn().unwrap()),
             None => command.spawn().unwrap(),

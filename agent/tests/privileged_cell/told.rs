@@ -1,5 +1,8 @@
 //! What the agent says of itself.
 
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::common::wait_until;
@@ -52,6 +55,28 @@ fn privileged_starts_calls_and_adoption_are_told_as_json() {
     let back = of(&said, "the cell is back", "name", "adopt").expect("and how many");
     assert_eq!((&back["adopted_count"], &back["span"]["known_count"]), (&1.into(), &2.into()));
     cell.leaves_nothing("what is told");
+}
+
+#[test]
+fn privileged_systemd_is_told_when_the_cell_is_up_and_when_it_ends() {
+    let Some(mut cell) = Cell::up("systemd_is_told") else { return };
+    cell.end();
+    let path = cell.files().join("notify.sock");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    let told = || {
+        let mut bytes = [0; 512];
+        let count = socket.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..count]).trim().to_owned()
+    };
+    cell.notify = Some(path);
+    cell.begin();
+    assert_eq!(told(), "READY=1");
+    assert_eq!(cell.ok(&["ps", "--quiet"]), "", "it is up by then");
+    cell.end();
+    assert_eq!(told(), "STOPPING=1");
+    cell.begin(); // for the end that drains
+    cell.leaves_nothing("what systemd is told");
 }
 
 #[test]
