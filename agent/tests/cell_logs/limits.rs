@@ -137,9 +137,9 @@ fn privileged_last_words_wait_for_room_unless_nobody_wants_them() {
         until_stalled(&kept);
         until_stalled(&forgotten);
         // The pipes have writers still, as of what the instances left behind.
-        logs.finish("kept").expect("told");
+        logs.finish(&kept).expect("told");
         logs.discard("forgotten").expect("told");
-        logs.finish("taker").expect("told");
+        logs.finish(&taker).expect("told");
         block_on(async { tokio::join!(forgotten.ended(), taker.ended()) });
         assert!(!kept.has_ended(), "it waits for room");
         std::fs::remove_file(path.join("filler")).expect("freed");

@@ -166,14 +166,20 @@ fn a_finished_log_takes_what_is_there_and_lets_go() {
     let held = output.try_clone().expect("another descriptor, as a holder has it");
     let log = logs.attach(source("held", output)).expect("attached");
     out.write_all(b"last\nwords").expect("written");
-    logs.finish("held").expect("asked");
-    logs.finish("unknown").expect("asked");
+    logs.finish(&log).expect("asked");
     assert_eq!(joined(&read_all(&log).0, Stream::Output), b"last\nwords");
     // What comes later stays in the pipe, for whoever takes the log up again.
     out.write_all(b" more\n").expect("written");
-    let log = logs.attach(source("held", held)).expect("attached");
+    let again = logs.attach(source("held", held)).expect("attached");
+    // A late word about the one before is none about this one.
+    logs.finish(&log).expect("asked");
+    let mut follower = again.follower(From::Oldest).expect("a follower");
+    let is_there =
+        |entries: &[celda::cell::logs::Entry]| entries.iter().any(|entry| entry.payload == b" more");
+    read_until(&mut follower, &is_there);
+    out.write_all(b"and more\n").expect("it has its pipe still");
     drop(out);
-    assert_eq!(joined(&read_all(&log).0, Stream::Output), b"last\nwords more\n");
+    assert_eq!(joined(&read_all(&again).0, Stream::Output), b"last\nwords more\nand more\n");
 }
 
 #[test]

@@ -73,11 +73,11 @@ impl Core {
         };
         let is_current = entry.machine.attempt() == attempt;
         entry.is_taken_up |= is_current;
-        if log.is_some() {
-            entry.log = log;
+        if is_current && log.is_some() {
+            entry.log.clone_from(&log);
         }
         if !is_current || entry.running.is_none() {
-            self.finish_log(&name);
+            self.finish_log(log.as_ref());
         } else if entry.last_words_of.is_some() {
             self.await_last_words(id);
         }
@@ -102,7 +102,7 @@ impl Core {
     fn await_last_words(&mut self, id: &str) {
         let Some(entry) = self.entries.get(id) else { return };
         let (attempt, log) = (entry.machine.attempt(), entry.log.clone());
-        self.finish_log(&entry.log_name(id));
+        self.finish_log(log.as_ref());
         let Some(log) = log else { return self.heard_out(id, attempt) };
         let (id, sender) = (id.to_owned(), self.parts.sender.clone());
         self.parts.runtime.spawn(async move {
@@ -122,9 +122,11 @@ impl Core {
     }
 
     /// Its container ended: what is in the pipes is the last of it.
-    pub(super) fn finish_log(&self, name: &str) {
-        if let Err(error) = self.parts.logs.finish(name) {
-            tracing::error!(name, %error, "a log was not finished");
+    fn finish_log(&self, log: Option<&Log>) {
+        if let Some(log) = log
+            && let Err(error) = self.parts.logs.finish(log)
+        {
+            tracing::error!(log = %log.directory().display(), %error, "a log was not finished");
         }
     }
 

@@ -21,7 +21,7 @@ use super::error::{LogsError, Result};
 use super::files::Files;
 use super::mark::{InFlight, Mark};
 use super::rate::{Bucket, Rate};
-use super::source::{Counts, Log, Source, Totals, check_name};
+use super::source::{Counts, Log, Shared, Source, Totals, check_name};
 use super::writer::{Look, Scratch, Writer};
 use super::{LOGS_COUNT_MAX, NOTICE_INTERVAL, PARTIAL_WAIT, RETRY_WAIT, TICK};
 
@@ -44,8 +44,8 @@ pub struct LogsOptions {
 #[derive(Debug)]
 enum Command {
     Add(Box<Writer>, Option<Rate>),
-    /// Take what is in the pipes, and let them go.
-    Finish(String),
+    /// Take what is in the pipes, and let them go: of this log, and not of another one that has its name by now.
+    Finish(Arc<Shared>),
     /// Let the pipes go.
     Discard(String),
     Stop,
@@ -164,8 +164,8 @@ impl Logs {
     ///
     /// # Errors
     /// [`LogsError::Kernel`].
-    pub fn finish(&self, name: &str) -> Result<()> {
-        self.inbox.send(Command::Finish(name.to_owned()))
+    pub fn finish(&self, log: &Log) -> Result<()> {
+        self.inbox.send(Command::Finish(Arc::clone(&log.shared)))
     }
 
     /// Lets a log's pipes go as they are. For an instance that is forgotten.
@@ -358,11 +358,15 @@ impl Pump {
             match command {
                 Command::Stop => return false,
                 Command::Add(writer, rate) => self.add(*writer, rate),
-                Command::Finish(name) => {
-                    self.keys(&name).into_iter().flatten().for_each(|key| self.drain(key));
+                Command::Finish(log) => {
+                    let is_it = |writer: &Writer| Arc::ptr_eq(&writer.shared, &log);
+                    self.keys(is_it).into_iter().flatten().for_each(|key| self.drain(key));
                 }
                 Command::Discard(name) => {
-                    self.keys(&name).into_iter().flatten().for_each(|key| self.close(key));
+                    self.keys(|writer| writer.name == name)
+                        .into_iter()
+                        .flatten()
+                        .for_each(|key| self.close(key));
                 }
             }
         }
@@ -370,9 +374,9 @@ impl Pump {
     }
 
     /// The streams of a log.
-    fn keys(&self, name: &str) -> Option<[u64; 2]> {
-        let of_name = self.writers.iter().find(|(_, writer)| writer.name == name);
-        of_name.map(|(number, _)| [number << 1, number << 1 | 1])
+    fn keys(&self, is_it: impl Fn(&Writer) -> bool) -> Option<[u64; 2]> {
+        let found = self.writers.iter().find(|(_, writer)| is_it(writer));
+        found.map(|(number, _)| [number << 1, number << 1 | 1])
     }
 
     fn add(&mut self, writer: Writer, rate: Option<Rate>) {
