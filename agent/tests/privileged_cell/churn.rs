@@ -81,6 +81,7 @@ struct Churn {
     image: String,
     ids: BTreeMap<String, (Kind, Fate)>,
     repeated_count: u64,
+    has_limits: bool,
 }
 
 impl Churn {
@@ -108,7 +109,10 @@ impl Churn {
         let volumes = vec![format!("{}:/files", self.files.display())];
         let restart = v1::Restart { policy: v1::restart::Policy::Always.into(), ..v1::Restart::default() };
         let is_task = matches!(kind, Kind::Task(_));
+        // Some have a writable layer of their own size, which is more to leave behind.
+        let disk_bytes = if self.has_limits && self.random.below(4) == 0 { 16 << 20 } else { 0 };
         v1::Spec {
+            limits: Some(v1::Limits { disk_bytes, ..v1::Limits::default() }),
             image: self.image.clone(),
             process: Some(process),
             files: Some(v1::Files { volumes, ..v1::Files::default() }),
@@ -231,6 +235,7 @@ fn privileged_an_agent_killed_under_churn_loses_doubles_and_leaks_nothing() {
         image: cell.image(),
         ids: BTreeMap::new(),
         repeated_count: 0,
+        has_limits: crate::disk::has_limits(&cell, "layers with limits under churn", &[]),
     };
     let (mut round, mut kills) = (0, 0);
     while kills < kills_count {

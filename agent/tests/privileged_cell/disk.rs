@@ -15,7 +15,7 @@ const FILL: &str = "busybox dd if=/dev/zero of=/big bs=1M count=100 2>&1; echo e
                     echo word > /small && busybox cat /small; busybox df -k / | busybox tail -n 1";
 
 /// Whether limits can be kept here; says so when not.
-fn has_limits(celda: &Celda, test: &str, flags: &[&str]) -> bool {
+pub(crate) fn has_limits(celda: &Celda, test: &str, flags: &[&str]) -> bool {
     let info: serde_json::Value = serde_json::from_str(&celda.ok(&["info", "--json"])).unwrap();
     let way = info["disk_limits"]["way"].as_str().unwrap();
     let found = if flags.is_empty() {

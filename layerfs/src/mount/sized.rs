@@ -14,10 +14,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
 use super::context::{Context, Refused};
 use crate::sys::loop_device::{BLOCK_BYTES, LoopDevice};
+use crate::sys::shutdown::shut_down;
 use crate::{Error, Result};
 
 /// What this way is called.
@@ -68,6 +70,16 @@ pub(super) fn make(layer: &Path, bytes: u64) -> Result<OwnedFd> {
     let device = LoopDevice::attach_writable(file.as_fd());
     let device = device.map_err(Error::io("attach to a loop device", &file_path))?;
     mount(&device).map_err(|refusal| refusal.at("mount", &file_path, HINT))
+}
+
+/// Ends a filesystem that is to be deleted: half a gigabyte that a container has just written would be brought to the disk
+/// by its unmount: a teardown took 2.2 s, and takes 0.5 s so (`celda run --timing`, 2026-11-27, 2 busy cores).
+pub(super) fn end(mount: &OwnedFd) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(mount, ".", flags, Mode::empty()).map_err(std::io::Error::from);
+    if let Err(error) = root.and_then(|root| shut_down(root.as_fd())) {
+        tracing::debug!(%error, "a container's filesystem is written to the disk before it is deleted");
+    }
 }
 
 /// The loop device is the mount's from here on, and goes with it.

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::limit::{DiskLimit, Space};
-use super::quota;
+use super::{quota, sized};
 use crate::directory::remove_path;
 use crate::{Error, Result};
 
@@ -153,8 +153,14 @@ impl WritableLayer {
     /// As [`remove_container`], less the lock.
     pub fn remove(self) -> Result<()> {
         let Self { path, lock, space } = self;
-        let project = if let Space::Project(project) = space { Some(project) } else { None };
-        drop(space); // a filesystem of its own goes first, with the blocks of its file
+        let project = match space {
+            Space::Free => None,
+            Space::Project(project) => Some(project),
+            Space::Sized(mount) => {
+                sized::end(&mount); // first, as it has the blocks of its file
+                None
+            }
+        };
         remove_layer_at(path, &lock, project)
     }
 }

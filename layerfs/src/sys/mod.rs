@@ -11,6 +11,7 @@ pub mod namespace;
 #[cfg(feature = "ring")]
 pub mod page_buffer;
 pub mod project;
+pub mod shutdown;
 pub mod writeback;
 
 /// The `errno` of the call that just failed on this thread.
