@@ -74,40 +74,47 @@ fn shown(image: &str, root: &Path, rung: Rung) -> std::collections::BTreeMap<Pat
 #[test]
 fn privileged_real_images_are_what_umoci_unpacks() {
     let Some(images) = images() else { return };
-    for tag in TAGS {
-        let scratch = tempfile::tempdir().unwrap();
-        let layout = images.join("oci");
-        let bundle = scratch.path().join("bundle");
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
-        let umoci = Command::new("umoci")
-            .args(["unpack", "--image", &format!("{}:{tag}", layout.display())])
-            .arg(&bundle)
-            .output()
-            .unwrap();
-        let image = format!("oci:{}:{tag}", layout.display());
-        let by_index = shown(&image, &scratch.path().join("index"), Ladder::probe(scratch.path()).rung);
-        let by_directory = shown(&image, &scratch.path().join("directory"), Rung::Directory);
-        compare(&by_index, &by_directory, &format!("{tag}: index and directory"));
-        if umoci.status.success() {
-            let (mut ours, mut unpacked) = (by_index, snapshot::tree_at(&bundle.join("rootfs")));
-            // Left out on purpose, as overlayfs would take it for a whiteout.
-            unpacked.remove(Path::new("dev/zero-zero"));
-            // Go's reader of tars takes an attribute without a value for one to be deleted; GNU tar writes such.
-            ours.values_mut().for_each(|shows| shows.retain_xattrs(|_, value| !value.is_empty()));
-            // A directory that an upper layer has no entry for gets a new time when umoci puts a file into it.
-            for (path, shows) in &mut ours {
-                unpacked.get(path).into_iter().for_each(|other| shows.forgive_time(other, since));
-            }
-            compare(&ours, &unpacked, &format!("{tag}: index and umoci"));
-        } else {
-            let said = String::from_utf8_lossy(&umoci.stderr);
-            let known = NOT_UMOCI.iter().find(|(known, _)| *known == tag);
-            let (_, same) = known.unwrap_or_else(|| panic!("{said}"));
-            if let Some(same) = same {
-                let image = format!("oci:{}:{same}", layout.display());
-                let other = shown(&image, &scratch.path().join("same"), Ladder::probe(scratch.path()).rung);
-                compare(&by_index, &other, &format!("{tag}: the same files as {same}"));
-            }
+    std::thread::scope(|scope| {
+        for tag in TAGS {
+            let images = &images;
+            scope.spawn(move || unpacks_as_umoci_does(images, tag));
+        }
+    });
+}
+
+fn unpacks_as_umoci_does(images: &Path, tag: &str) {
+    let scratch = tempfile::tempdir().unwrap();
+    let layout = images.join("oci");
+    let bundle = scratch.path().join("bundle");
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let umoci = Command::new("umoci")
+        .args(["unpack", "--image", &format!("{}:{tag}", layout.display())])
+        .arg(&bundle)
+        .output()
+        .unwrap();
+    let image = format!("oci:{}:{tag}", layout.display());
+    let by_index = shown(&image, &scratch.path().join("index"), Ladder::probe(scratch.path()).rung);
+    let by_directory = shown(&image, &scratch.path().join("directory"), Rung::Directory);
+    compare(&by_index, &by_directory, &format!("{tag}: index and directory"));
+    if umoci.status.success() {
+        let (mut ours, mut unpacked) = (by_index, snapshot::tree_at(&bundle.join("rootfs")));
+        // Left out on purpose, as overlayfs would take it for a whiteout.
+        unpacked.remove(Path::new("dev/zero-zero"));
+        // Go's reader of tars takes an attribute without a value for one to be deleted; GNU tar writes such.
+        ours.values_mut().for_each(|shows| shows.retain_xattrs(|_, value| !value.is_empty()));
+        // A directory that an upper layer has no entry for gets a new time when umoci puts a file into it.
+        for (path, shows) in &mut ours {
+            unpacked.get(path).into_iter().for_each(|other| shows.forgive_time(other, since));
+        }
+        compare(&ours, &unpacked, &format!("{tag}: index and umoci"));
+    } else {
+        let said = String::from_utf8_lossy(&umoci.stderr);
+        let known = NOT_UMOCI.iter().find(|(known, _)| *known == tag);
+        let (_, same) = known.unwrap_or_else(|| panic!("{said}"));
+        if let Some(same) = same {
+            let image = format!("oci:{}:{same}", layout.display());
+            let other = shown(&image, &scratch.path().join("same"), Ladder::probe(scratch.path()).rung);
+            compare(&by_index, &other, &format!("{tag}: the same files as {same}"));
         }
     }
 }

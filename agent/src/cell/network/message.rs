@@ -55,9 +55,12 @@ impl Requests {
 
     /// A new veth of a group of links: this end here, the other in another namespace.
     pub(super) fn veth(&mut self, name: &str, group: u32, (peer_name, namespace): (&str, BorrowedFd<'_>)) {
+        // What it would have anyway; but unsaid, one is made for each processor and taken back, which waits for all of them.
+        let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
         let mut peer = LinkMessage::default();
         peer.attributes =
             vec![LinkAttribute::IfName(peer_name.to_owned()), LinkAttribute::NetNsFd(namespace.as_raw_fd())];
+        peer.attributes.extend(queues.clone());
         let info = vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer)))];
         let mut link = LinkMessage::default();
         link.attributes = vec![
@@ -65,6 +68,7 @@ impl Requests {
             LinkAttribute::Group(group),
             LinkAttribute::LinkInfo(info),
         ];
+        link.attributes.extend(queues);
         self.add(NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(link));
     }
 
