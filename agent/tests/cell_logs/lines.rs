@@ -97,7 +97,8 @@ fn a_follower_begins_where_it_is_told_and_hears_what_it_missed() {
     let (first, _) = read_until(&mut slow, &|entries| !entries.is_empty());
     let count = 40_000_u64;
     for number in 1..count {
-        writeln!(out, "{number:0100}").expect("written");
+        // In one write: a pause between a line and its end makes two records.
+        out.write_all(format!("{number:0100}\n").as_bytes()).expect("written");
     }
     drop(out);
     block_on(log.ended());
@@ -215,4 +216,22 @@ fn a_torn_tail_is_cut_and_the_log_goes_on() {
         };
         assert_eq!(texts, expected, "{damage}");
     }
+}
+
+#[test]
+fn a_reader_of_what_was_there_ends_although_more_is_written() {
+    let root = tempfile::tempdir().expect("a directory");
+    let logs = logs(root.path());
+    let (output, mut out) = pipe();
+    let log = logs.attach(source("busy", output)).expect("attached");
+    let mut all = log.follower(From::Oldest).expect("a follower");
+    out.write_all(b"one\ntwo\n").expect("written");
+    read_until(&mut all, &|entries| entries.len() == 2);
+    let mut last = log.follower(From::Tail(1)).expect("a follower");
+    last.only_what_was_there();
+    out.write_all(b"three\n").expect("written");
+    read_until(&mut all, &|entries| !entries.is_empty());
+    let chunk = last.read(1 << 10).expect("read");
+    assert_eq!(chunk.entries.iter().map(|entry| entry.payload.as_slice()).collect::<Vec<_>>(), [b"two"]);
+    assert!(last.read(1 << 10).expect("read").entries.is_empty());
 }

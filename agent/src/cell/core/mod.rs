@@ -18,6 +18,7 @@ mod effects;
 mod entry;
 mod logging;
 mod preparing;
+mod starting;
 mod turn;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -61,6 +61,9 @@ pub struct Follower {
     since_ns: u64,
     /// The log's end when nothing could be read before it: records that are damaged, in a segment that is written to.
     blind_until: u64,
+    /// The log's end when this began, and where it ends.
+    begun_at_end: u64,
+    until: u64,
     segment: Option<Segment>,
     /// Empty while there is nothing to read: followers are many, and most of them wait.
     buffer: Vec<u8>,
@@ -89,7 +92,22 @@ impl Follower {
             }
         };
         let directory = directory.to_owned();
-        Ok(Self { directory, progress, next, since_ns, blind_until: 0, segment: None, buffer: Vec::new() })
+        Ok(Self {
+            directory,
+            progress,
+            next,
+            since_ns,
+            blind_until: 0,
+            begun_at_end: end,
+            until: u64::MAX,
+            segment: None,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Reads no further than to where the log's end was when this began: whoever writes on does not make it longer.
+    pub fn only_what_was_there(&mut self) {
+        self.until = self.begun_at_end;
     }
 
     /// Sequence of the record that comes next: where another follower goes on.
@@ -105,7 +123,7 @@ impl Follower {
         let mut chunk = Chunk::default();
         let mut bytes = 0;
         while bytes < bytes_max {
-            let end = self.progress.borrow_and_update().next_sequence;
+            let end = self.progress.borrow_and_update().next_sequence.min(self.until);
             if self.next >= end {
                 self.buffer = Vec::new();
                 break;

@@ -73,7 +73,10 @@ pub(super) async fn open(
     };
     let mut sources = Vec::with_capacity(written.len());
     for one in written {
-        let follower = follower(service, &one, from).await?;
+        let mut follower = follower(service, &one, from).await?;
+        if !follow {
+            follower.only_what_was_there();
+        }
         let Written { id, app, index, is_over, .. } = one;
         let queue = VecDeque::new();
         sources.push(Reading { id, app, index, follower, queue, missed: 0, has_ended: false, is_over });
