@@ -48,16 +48,19 @@ fn privileged_a_task_runs_once_and_its_result_is_kept() {
 #[test]
 fn privileged_a_stop_signal_is_heard_and_ignoring_it_does_not_help() {
     let Some(cell) = Cell::up("a_stop_signal_is_heard") else { return };
-    cell.run(&["--name", "polite"], "trap 'exit 5' TERM; while :; do busybox sleep 0.05; done");
-    cell.run(&["--name", "deaf"], &format!("trap '' TERM; {FOR_EVER}"));
+    cell.run(&["--name", "polite"], "trap 'exit 5' TERM; echo hears; while :; do busybox sleep 0.05; done");
+    cell.run(&["--name", "deaf"], &format!("trap '' TERM; echo hears; {FOR_EVER}"));
     cell.run(
         &["--name", "usr1", "--stop-signal", "USR1"],
-        "trap 'exit 6' USR1; while :; do busybox sleep 0.05; done",
+        "trap 'exit 6' USR1; echo hears; while :; do busybox sleep 0.05; done",
     );
+    // A first process without a handler never gets the signal.
+    for id in ["polite", "deaf", "usr1"] {
+        crate::common::wait_until(|| cell.ok(&["logs", id]) == "hears\n", "it has set its trap");
+    }
     cell.ok(&["stop", "-t", "60", "polite", "usr1"]);
     for (id, code) in [("polite", 5), ("usr1", 6)] {
         let end = cell.ended(id);
-        // The shell may not have come to its trap yet, but it does before the grace is over.
         assert_eq!((end.cause(), end.code), (Cause::Exit, code), "{id}: {}", end.detail);
     }
     cell.ok(&["stop", "-t", "1", "deaf"]);
