@@ -145,7 +145,8 @@ fn privileged_the_flags_of_run_say_how_health_is_looked_at() {
     ];
     for (number, flags) in deaf.into_iter().enumerate() {
         let name = format!("deaf-{number}");
-        let times = ["--name", &name, "--health-interval", "100ms", "--health-retries", "3"];
+        let mut times = vec!["--name", &name, "--stop-timeout", "0"];
+        times.extend(["--health-interval", "100ms", "--health-retries", "3"]);
         cell.run(&[&times[..], flags].concat(), "while :; do busybox sleep 0.1; done");
         let end = cell.ended(&name);
         assert!(end.stopped_by.contains("did not come up"), "{end:?}");

@@ -88,7 +88,9 @@ impl Cell {
 
     fn down(celda: Celda, limits: &str) -> Self {
         let before = celda.leftovers();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // A thread of its own: an agent that ends waits for clients that do not hear of it.
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
         Self {
             celda,
             agent: None,

@@ -197,6 +197,8 @@ fn journal() -> Vec<u8> {
     use celda::cell::instance::{Machine, Policy};
     use celda::cell::journal::format::{HEADER, write};
     use celda::cell::journal::{Kept, Message, Record};
+    use celda::cell::network::{Attached, Grant, Protocol};
+    let ports = vec![Grant { protocol: Protocol::Tcp, host_port: 61001, container_port: 80 }];
     let kept = |id: &str| {
         Record::Instance(Box::new(Kept {
             id: id.into(),
@@ -206,6 +208,9 @@ fn journal() -> Vec<u8> {
             reservation: 7,
             created_ms: 9,
             removing: false,
+            was_up: true,
+            ports: ports.clone(),
+            attached: Some(Attached { address: [10, 254, 0, 2].into(), ports: ports.clone() }),
             machine: Machine::new(Policy::default(), 9),
         }))
     };
