@@ -53,6 +53,7 @@ pub mod tell;
 pub mod view;
 pub mod wish;
 pub mod wish_health;
+pub mod words;
 pub mod work;
 
 pub use error::CellError;

@@ -20,6 +20,7 @@ use super::image::{Image, Images};
 use super::instance::Cause;
 use super::network::{Attached, Grant, Offer};
 use super::wish::Wish;
+use super::words::bounded;
 use crate::sandbox::cgroup::Hierarchy;
 use crate::sandbox::idmap::Userns;
 use crate::sandbox::seccomp::BpfInstruction;
@@ -316,5 +317,5 @@ impl Joined {
 
 /// An error as the reason of an end.
 pub fn failed(error: &Error) -> Cause {
-    Cause::Failed { status: error.status(), why: error.to_string() }
+    Cause::Failed { status: error.status(), why: bounded(error) }
 }

@@ -37,7 +37,8 @@ fn privileged_an_instance_without_memory_says_whose_limit_ran_out() {
     cell.run(&["--name", "again", "--memory", "32m", "--restart", "on-failure"], HUNGRY);
     let again = cell.wait("again", |one| one.status() == v1::Status::Waiting);
     assert_eq!(again.attempt, 3, "an end for want of memory is a crash");
-    assert!(cell.ok(&["metrics"]).contains("celda_ends_total{how=\"out_of_memory\"} 4"));
+    let counted = "celda_ends_total{reason=\"out_of_memory\",stopped_by=\"nobody\"} 4";
+    assert!(cell.ok(&["metrics"]).contains(counted), "{}", cell.ok(&["metrics"]));
     assert_undisturbed(&cell, other);
 
     // A limit above that of the container is not its own.

@@ -62,6 +62,7 @@ impl Core {
             self.take_over(&id, of_holder);
         }
         for (stranger, there) in &there {
+            self.await_stranger(stranger);
             if there.ended.is_some() {
                 self.clear_stranger(stranger.clone());
             } else {

@@ -15,9 +15,23 @@ use super::entry::{Entry, container};
 use crate::cell::instance::{Event, State, StoppedBy};
 use crate::cell::journal::Record;
 use crate::cell::logs::Log;
+use crate::cell::service::ANSWER_BYTES_MAX;
 use crate::cell::wish::Wish;
 
 pub(super) const NOT_THERE: &str = "there is no such instance";
+
+/// What of the instances is to be shown.
+#[derive(Debug, Default)]
+pub struct ToList {
+    /// Of which app; all when empty.
+    pub app: String,
+    /// Which; all when empty.
+    pub ids: Vec<String>,
+    /// Only those that run.
+    pub running_only: bool,
+    /// With their specs.
+    pub with_specs: bool,
+}
 
 /// Equal instances that are wanted.
 #[derive(Debug)]
@@ -64,12 +78,8 @@ pub enum Call {
     },
     /// Show them.
     List {
-        /// Of which app; all when empty.
-        app: String,
-        /// Which; all when empty.
-        ids: Vec<String>,
-        /// With their specs.
-        with_specs: bool,
+        /// Which, and what of them.
+        shown: ToList,
         /// The answer, with the number of the last event.
         answer: oneshot::Sender<(Vec<v1::Instance>, u64)>,
     },
@@ -167,8 +177,8 @@ impl Core {
             Call::Remove { ids, force, answer } => {
                 self.each(&ids, answer, |core, id| core.remove(id, force));
             }
-            Call::List { app, ids, with_specs, answer } => {
-                let instances = self.list(&app, &ids, with_specs);
+            Call::List { shown, answer } => {
+                let instances = self.list(&shown);
                 let last = self.parts.events.last();
                 let _ = answer.send((instances, last));
             }
@@ -247,13 +257,24 @@ impl Core {
         self.stop(id, &StoppedBy::Client("removed".into()), Some(0))
     }
 
-    fn list(&self, app: &str, ids: &[String], with_specs: bool) -> Vec<v1::Instance> {
-        let show = |(id, entry): (&String, &Entry)| entry.message(id, &self.cgroups, with_specs);
+    /// With specs no more than what goes beyond an answer's size by one, which tells whoever answers.
+    fn list(&self, ToList { app, ids, running_only, with_specs }: &ToList) -> Vec<v1::Instance> {
+        let (running_only, with_specs) = (*running_only, *with_specs);
+        let is_shown = |(_, entry): &(&String, &Entry)| {
+            !running_only || matches!(entry.machine.state(), State::Running { .. })
+        };
+        let mut left_bytes = if with_specs { ANSWER_BYTES_MAX as u64 } else { u64::MAX };
+        let show = |(id, entry): (&String, &Entry)| {
+            let bytes = left_bytes.checked_sub(1)?;
+            let shown = entry.message(id, &self.cgroups, with_specs);
+            left_bytes = bytes.saturating_sub(prost::Message::encoded_len(&shown) as u64);
+            Some(shown)
+        };
         if !ids.is_empty() {
-            return self.named(ids).map(show).collect();
+            return self.named(ids).filter(is_shown).map_while(show).collect();
         }
-        let of_app = |entry: &Entry| app.is_empty() || entry.app == app;
-        self.entries.iter().filter(|(_, entry)| of_app(entry)).map(show).collect()
+        let of_app = |entry: &Entry| app.is_empty() || entry.app == *app;
+        self.entries.iter().filter(|(_, entry)| of_app(entry)).filter(is_shown).map_while(show).collect()
     }
 
     fn written(&self, ids: &[String], app: &str) -> Vec<Written> {

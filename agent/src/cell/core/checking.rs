@@ -20,6 +20,7 @@ use crate::cell::instance::{Event, StoppedBy};
 use crate::cell::journal::Record;
 use crate::cell::place::Ground;
 use crate::cell::wish_health::{Look, Wanted};
+use crate::cell::words::bounded;
 use crate::sandbox::exec::{Target, check_joinable, process_of, start_in_time};
 use crate::sandbox::{SandboxError, Stdio};
 
@@ -92,7 +93,10 @@ impl Core {
     }
 
     /// There is news of its health.
-    pub(super) fn health(&mut self, id: &str, attempt: u32, state: State) {
+    pub(super) fn health(&mut self, id: &str, attempt: u32, mut state: State) {
+        if let State::NotReady { reason } | State::Failed { reason, .. } = &mut state {
+            *reason = bounded(reason);
+        }
         let is_wanted = |entry: &&mut Entry| entry.machine.attempt() == attempt && entry.watch.is_some();
         let Some(entry) = self.entries.get_mut(id).filter(is_wanted) else { return };
         entry.health = Some(state.clone());
@@ -104,7 +108,7 @@ impl Core {
         }
         self.show(id);
         if let State::Failed { in_startup, reason } = state {
-            let why = if in_startup { format!("it did not come up: {reason}") } else { reason };
+            let why = if in_startup { bounded(&format_args!("it did not come up: {reason}")) } else { reason };
             self.step(id, Event::Stop { by: StoppedBy::Health(why), grace_ms: None });
         }
     }

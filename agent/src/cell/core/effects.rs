@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::entry::container;
+use super::entry::{container, of_container};
 use super::{Core, Input};
 use crate::cell::instance::Effect;
 
@@ -59,13 +59,23 @@ impl Core {
         }));
     }
 
-    /// Clears away a container that has ended and is of no instance.
+    /// A container is of no instance: whoever has its id now, and so may come to have its name, begins when it is gone.
+    pub(super) fn await_stranger(&mut self, name: &str) {
+        if let Some((id, _)) = of_container(name) {
+            self.cleaning.entry(id.to_owned()).or_default().0 += 1;
+        }
+    }
+
+    /// Clears away a container that has ended and is of no instance, and [is awaited](Self::await_stranger).
     pub(super) fn clear_stranger(&self, name: String) {
-        let ground = Arc::clone(&self.parts.ground);
+        let (ground, sender) = (Arc::clone(&self.parts.ground), self.parts.sender.clone());
         self.parts.workers.give(Box::new(move |worker| {
             let gone = worker.holder.forget(&name).map_err(crate::Error::from);
             if let Err(error) = gone.and_then(|()| ground.remove(&name)) {
                 tracing::warn!(container = name, %error, "something was left behind; the next agent removes it");
+            }
+            if let Some((id, _)) = of_container(&name) {
+                let _ = sender.send(Input::Cleaned { id: id.to_owned() });
             }
         }));
     }

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 pub use attaching::Attachment;
-pub use calls::{Call, Entrance, Look, Outcomes, Wanted, Written};
+pub use calls::{Call, Entrance, Look, Outcomes, ToList, Wanted, Written};
 pub use logging::open_log;
 
 use super::books::Books;
@@ -297,12 +297,15 @@ impl Core {
 
     /// A container ended. It may be faster than the news of its start.
     fn ended(&mut self, container: &str, ended: Ended) {
+        if self.strangers.remove(container) {
+            return self.clear_stranger(container.to_owned());
+        }
         let wanted = entry::of_container(container).and_then(|(id, attempt)| {
             let entry = self.entries.get_mut(id).filter(|entry| entry.machine.attempt() == attempt);
             entry.map(|entry| (id, entry))
         });
         let Some((id, entry)) = wanted else {
-            self.strangers.remove(container);
+            self.await_stranger(container);
             return self.clear_stranger(container.to_owned());
         };
         if entry.running.is_none() {

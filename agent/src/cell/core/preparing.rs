@@ -17,6 +17,7 @@ use super::{Core, Input};
 use crate::cell::instance::{Cause, Event};
 use crate::cell::place::{Place, failed};
 use crate::cell::tell;
+use crate::cell::words::bounded;
 
 /// One that is under way.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Core {
                     let result = match image {
                         Ok(_) if cancel.is_cancelled() => Err(Cause::NeverRan),
                         Ok(image) => prepare(image).map(Box::new).map_err(|error| failed(&error)),
-                        Err(why) => Err(Cause::Failed { status: 125, why }),
+                        Err(why) => Err(Cause::Failed { status: 125, why: bounded(&why) }),
                     };
                     // The core is gone when the agent ends: the next one makes it anew.
                     let _ = sender.send(Input::Prepared { id, attempt, result });

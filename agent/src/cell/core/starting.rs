@@ -54,6 +54,10 @@ impl Call {
     }
 }
 
+/// Bytes of all specs that instances have. With [`RECORD_BYTES_MAX`] for each instance this bounds what a journal says; it
+/// is a third more there.
+const SPECS_BYTES_MAX: usize = 64 << 20;
+
 fn covers(has: &Resources, wants: &Resources) -> bool {
     has.cpu_milli >= wants.cpu_milli
         && has.memory_mib >= wants.memory_mib
@@ -74,11 +78,23 @@ impl Core {
         None
     }
 
+    fn specs_bytes(&self) -> usize {
+        self.wishes.values().map(|wish| wish.bytes.len()).sum()
+    }
+
     /// Begins equal instances, or says of each why not.
     pub(super) fn start_all(&mut self, wanted: Wanted) -> Vec<v1::Outcome> {
         let Wanted { wish, app, first_index, ids, reservations } = wanted;
         let wish = match self.wishes.get(&wish.digest) {
             Some(known) => Arc::clone(known),
+            None if self.specs_bytes() + wish.bytes.len() > SPECS_BYTES_MAX => {
+                let why = format!(
+                    "the specs of the cell's instances would be more than {SPECS_BYTES_MAX} bytes: remove instances that \
+                     have ended, or give equal ones one spec"
+                );
+                let short = |id| v1::Outcome { id, result: Outcome::Short.into(), detail: why.clone() };
+                return ids.into_iter().map(short).collect();
+            }
             None => {
                 let message = Message(prost::Message::encode_to_vec(&wish.message));
                 self.record(&Record::Spec { digest: wish.digest.clone(), message });

@@ -20,6 +20,7 @@ use super::engine::WatchId;
 use super::exec::{Job, Launchers};
 use super::looking::{Engine, Running, Work};
 use super::machine::Kind;
+use crate::cell::words::bounded;
 use crate::sandbox::exec::Exec;
 
 /// What an instance has of programs.
@@ -97,7 +98,7 @@ impl Engine {
             self.plan(id);
             match self.programs.launchers.begin(job) {
                 Ok(()) => drop(self.programs.launching.insert(number, id)),
-                Err(error) => self.fail(id, number, error.to_string()),
+                Err(error) => self.fail(id, number, bounded(&error)),
             }
         }
     }
@@ -114,7 +115,7 @@ impl Engine {
     fn take_up(&mut self, id: WatchId, number: u64, answer: crate::sandbox::Result<Exec>) {
         let program = match answer {
             Ok(program) => program,
-            Err(error) => return self.fail(id, number, error.to_string()),
+            Err(error) => return self.fail(id, number, bounded(&error)),
         };
         let watched = epoll::add(&self.epoll, program.pidfd(), EventData::new_u64(number), EventFlags::IN);
         if let Err(errno) = watched {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cell::words::WORDS_BYTES_MAX;
 use crate::sandbox::{Exit, LimitOwner};
 
 /// The version of these messages. A holder outlives the agent that started it, so a newer agent meets older holders:
@@ -9,8 +10,7 @@ use crate::sandbox::{Exit, LimitOwner};
 pub const VERSION: u32 = 2;
 /// Bytes of a packet.
 pub(super) const PACKET_BYTES_MAX: usize = 8 << 10;
-/// Bytes of an error's words in a packet.
-pub(super) const WORDS_BYTES_MAX: usize = 2 << 10;
+const _: () = assert!(WORDS_BYTES_MAX + (1 << 10) < PACKET_BYTES_MAX, "an error's words, an id and names fit in a packet");
 /// Descriptors beside a packet.
 pub(super) const FDS_COUNT_MAX: usize = 8;
 
@@ -115,29 +115,5 @@ impl Ended {
             Exit::OutOfMemory { kills_count, owner } => (-9, kills_count, owner == LimitOwner::Container),
         };
         Self { status, kills_count, own_limit, at_ms }
-    }
-}
-
-/// Words that fit in a packet.
-pub(super) fn words(error: &dyn std::fmt::Display) -> String {
-    let mut text = error.to_string();
-    let mut end = WORDS_BYTES_MAX.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_cut_between_characters() {
-        let long = "ü".repeat(WORDS_BYTES_MAX);
-        assert_eq!(words(&long).len(), WORDS_BYTES_MAX);
-        assert_eq!(words(&format!("x{long}")).len(), WORDS_BYTES_MAX - 1);
-        assert_eq!(words(&"short"), "short");
     }
 }

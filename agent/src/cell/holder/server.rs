@@ -14,10 +14,11 @@ use rustix::io::Errno;
 
 use super::body::Body;
 use super::files::Files;
-use super::message::{Answer, Ask, VERSION, words};
+use super::message::{Answer, Ask, VERSION};
 use super::socket::{self, Connection, Packet};
 use super::table::{self, Entry, Table};
 use crate::cell::error::{CellError, Result};
+use crate::cell::words::bounded;
 use crate::sandbox::cgroup::Hierarchy;
 use crate::sandbox::{Request, SandboxError, Timings, plan};
 
@@ -211,7 +212,7 @@ impl Server {
                     match started {
                         Ok(started) => started.tell(connection)?,
                         Err(error) => {
-                            let answer = Answer::Failed { status: error.status(), why: words(&error) };
+                            let answer = Answer::Failed { status: error.status(), why: bounded(&error) };
                             connection.send(&answer, &[])?;
                         }
                     }

@@ -181,7 +181,8 @@ impl Journal {
 
     /// Whether [`compact`](Self::compact) is worth it.
     pub fn wants_compaction(&self) -> bool {
-        let compact_bytes = self.compact_bytes_min.max(self.compact_bytes.saturating_mul(GROWTH_MAX));
+        let grown_bytes = self.compact_bytes.saturating_mul(GROWTH_MAX).min(format::FILE_BYTES_MAX / 2);
+        let compact_bytes = self.compact_bytes_min.max(grown_bytes);
         self.bytes > compact_bytes.max(self.compact_not_before_bytes)
     }
 

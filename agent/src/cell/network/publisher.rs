@@ -70,6 +70,8 @@ impl Publisher {
         if outcome.is_err() {
             let mut state = self.state();
             all.iter().for_each(|one| _ = state.known.remove(&key(one)));
+            drop(state);
+            self.done.notify_all(); // who waits for one of them has missed the last word, which came before they were taken out
         }
         outcome
     }

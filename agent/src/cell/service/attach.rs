@@ -25,7 +25,7 @@ use super::fds::Writable;
 use super::feed::{Requests, feed, terminal_size};
 use super::streams::{Stream, place};
 use super::{CALL_DEADLINE, Service};
-use crate::cell::core::{Attachment, Call};
+use crate::cell::core::{Attachment, Call, ToList};
 use crate::cell::logs::{self, Follower, From};
 use crate::sandbox::resize;
 
@@ -198,7 +198,8 @@ async fn exit(service: &Service, id: &str, attempt: u32) -> Result<u32, Status> 
     loop {
         news.mark_unchanged();
         let ids = vec![id.to_owned()];
-        let list = |answer| Call::List { app: String::new(), ids, with_specs: false, answer };
+        let shown = ToList { ids, ..ToList::default() };
+        let list = |answer| Call::List { shown, answer };
         let (instances, _) = service.ask(list).await?;
         let Some(one) = instances.into_iter().next() else {
             return Err(Status::not_found(format!("{id} was removed")));

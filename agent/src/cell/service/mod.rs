@@ -28,7 +28,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::books::Books;
 use super::config::Config;
-use super::core::{Call, Input, Look, Parts};
+use super::core::{Call, Input, Look, Parts, ToList};
 use super::events::Events;
 use super::logs::Logs;
 use super::metrics::{Kernel, Metrics, Now};
@@ -186,17 +186,12 @@ impl Cell for Service {
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
         let v1::ListRequest { app, ids, running_only, with_specs } = request.into_inner();
         check::ids(&ids).map_err(invalid)?;
-        let list = |answer| Call::List { app, ids, with_specs, answer };
-        let (mut instances, last) = self.ask(list).await?;
-        if running_only {
-            instances.retain(|instance| instance.status() == v1::Status::Running);
-        }
+        let shown = ToList { app, ids, running_only, with_specs };
+        let (instances, last) = self.ask(|answer| Call::List { shown, answer }).await?;
         let answer = v1::ListResponse { instances, token: self.0.events.token(last) };
-        let bytes = prost::Message::encoded_len(&answer);
-        if bytes > ANSWER_BYTES_MAX {
+        if prost::Message::encoded_len(&answer) > ANSWER_BYTES_MAX {
             return Err(Status::resource_exhausted(format!(
-                "a list of {bytes} bytes: at most {ANSWER_BYTES_MAX} are possible; list by app or by ids, or without \
-                 specs"
+                "a list of more than {ANSWER_BYTES_MAX} bytes: list by app or by ids, or without specs"
             )));
         }
         Ok(Response::new(answer))
@@ -211,8 +206,8 @@ impl Cell for Service {
     async fn stats(&self, request: Request<v1::StatsRequest>) -> Result<Response<v1::StatsResponse>, Status> {
         let ids = request.into_inner().ids;
         check::ids(&ids).map_err(invalid)?;
-        let (instances, _) =
-            self.ask(|answer| Call::List { app: String::new(), ids, with_specs: false, answer }).await?;
+        let shown = ToList { ids, ..ToList::default() };
+        let (instances, _) = self.ask(|answer| Call::List { shown, answer }).await?;
         let read = move || instances.iter().filter_map(usage::read).collect();
         let usages = tokio::task::spawn_blocking(read).await;
         let usages = usages.map_err(|_| Status::internal("reading the cgroups panicked"))?;
