@@ -123,7 +123,12 @@ impl Celda {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_celda"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_celda")), args)
+    }
+
+    /// As [`command`](Self::command), of another celda.
+    pub(crate) fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.env("CELDA_ROOT", self.root()).env("CELDA_RUN", self.directory.path().join("run"));
         command.args(args).stdin(Stdio::null());
         command

@@ -60,6 +60,26 @@ fn privileged_a_killed_agent_loses_no_instance_and_no_exit_status() {
 }
 
 #[test]
+fn privileged_a_binary_is_replaced_under_what_runs() {
+    let Some((mut cell, program)) = Cell::up_from_a_copy("a_binary_is_replaced") else { return };
+    cell.run(&["--name", "stays", "--count", "3"], "while :; do busybox sleep 0.1; done");
+    let before = pids(&cell);
+    // As a package manager does it: a new file, and what runs of the old one has no name any more.
+    let new = program.with_extension("new");
+    fs::copy(&program, &new).unwrap();
+    fs::rename(&new, &program).unwrap();
+    cell.kill();
+    cell.begin();
+    assert_eq!(pids(&cell), before);
+    // The holder is the old one, and starts containers and ends them for the new agent.
+    cell.run(&["--name", "new", "--init"], "while :; do busybox sleep 0.1; done");
+    assert_eq!(cell.ok(&["exec", "new", "/bin/sh", "-c", "echo well"]), "well\n");
+    cell.ok(&["stop", "-t", "0", "stays-0", "new"]);
+    assert_eq!(cell.ended("stays-0").code, 9);
+    cell.leaves_nothing("a replaced binary");
+}
+
+#[test]
 fn privileged_an_agent_that_ends_leaves_instances_to_the_next() {
     let Some(mut cell) = Cell::up("an_agent_that_ends") else { return };
     cell.run(&["--name", "stays"], "while :; do busybox sleep 0.1; done");

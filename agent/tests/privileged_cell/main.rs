@@ -19,6 +19,7 @@ mod full_disk;
 mod health;
 mod hostile;
 mod hostile_clients;
+mod hostile_specs;
 mod images;
 mod journal;
 mod life;

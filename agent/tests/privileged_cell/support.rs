@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ pub(crate) struct Cell {
     /// Further flags of the agent.
     pub(crate) flags: Vec<&'static str>,
     /// Where it tells systemd how it is.
-    pub(crate) notify: Option<std::path::PathBuf>,
+    pub(crate) notify: Option<PathBuf>,
     /// What it is to say.
     pub(crate) filter: &'static str,
     /// What the agent said until it was up.
@@ -37,6 +38,8 @@ pub(crate) struct Cell {
     /// The network namespace that its agents run in, and where programs are looked for.
     host: Option<OwnedFd>,
     path: Option<&'static str>,
+    /// Which celda its agents are.
+    program: PathBuf,
     pub(crate) runtime: Runtime,
 }
 
@@ -86,6 +89,16 @@ impl Cell {
         Some(cell)
     }
 
+    /// A cell whose agents are a copy of celda, and where that is.
+    pub(crate) fn up_from_a_copy(test: &str) -> Option<(Self, PathBuf)> {
+        let mut cell = Self::down(Celda::with_image(test)?, "");
+        let program = cell.files().join("celda");
+        std::fs::copy(&cell.program, &program).unwrap();
+        cell.program.clone_from(&program);
+        cell.begin();
+        Some((cell, program))
+    }
+
     fn down(celda: Celda, limits: &str) -> Self {
         let before = celda.leftovers();
         // A thread of its own: an agent that ends waits for clients that do not hear of it.
@@ -103,6 +116,7 @@ impl Cell {
             heard: Arc::default(),
             host: None,
             path: None,
+            program: env!("CARGO_BIN_EXE_celda").into(),
             runtime,
         }
     }
@@ -171,7 +185,7 @@ impl Cell {
         );
         std::fs::write(&config, text).unwrap();
         let args = [&["agent", "--config", config.to_str().unwrap()][..], &self.flags].concat();
-        let mut command: Command = self.command(&args);
+        let mut command: Command = self.command_of(&self.program, &args);
         command.env("CELDA_LOG", filter).stderr(said);
         command.envs(self.path.map(|path| ("PATH", path)));
         command.envs(self.notify.iter().map(|socket| ("NOTIFY_SOCKET", socket)));

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::Core;
 use super::attaching::Attachment;
 use super::entry::{Entry, container};
+use super::turn::Undo;
 use crate::cell::instance::{Event, State, StoppedBy};
 use crate::cell::journal::Record;
 use crate::cell::logs::Log;
@@ -89,8 +90,8 @@ pub enum Call {
         grace_ms: Option<u64>,
         /// Take work again.
         cancel: bool,
-        /// The answer, when it is so.
-        answer: oneshot::Sender<()>,
+        /// The answer, when it is so, or why it is not.
+        answer: oneshot::Sender<Result<(), String>>,
     },
     /// What instances have written.
     Logs {
@@ -302,7 +303,8 @@ impl Core {
         Ok(Entrance { pidfd, body, container })
     }
 
-    fn drain(&mut self, grace_ms: Option<u64>, cancel: bool, answer: oneshot::Sender<()>) {
+    fn drain(&mut self, grace_ms: Option<u64>, cancel: bool, answer: oneshot::Sender<Result<(), String>>) {
+        self.turn.undo.push(Undo::Draining(self.draining));
         self.set_draining(!cancel);
         self.record(&Record::Draining(self.draining));
         if !cancel {
@@ -313,8 +315,8 @@ impl Core {
             }
         }
         self.turn.is_durable = true;
-        self.turn.answers.push(Box::new(move |_| {
-            let _ = answer.send(());
+        self.turn.answers.push(Box::new(move |failed| {
+            let _ = answer.send(failed.map_or(Ok(()), |why| Err(why.to_owned())));
         }));
     }
 

@@ -34,12 +34,14 @@ pub(super) struct Turn {
     pub(super) is_durable: bool,
 }
 
-/// An instance as it was before a call.
+/// What was before a call, of an instance or of the cell.
 pub(super) enum Undo {
     /// It was not there.
     Start(String),
     /// It was so, and perhaps to be removed.
     Change(String, Box<Machine>, bool),
+    /// The cell took no more work, or did.
+    Draining(bool),
 }
 
 impl std::fmt::Debug for Turn {
@@ -266,6 +268,7 @@ impl Core {
                 }
                 self.set_timer(&id);
             }
+            Undo::Draining(draining) => self.set_draining(draining),
         }
     }
 

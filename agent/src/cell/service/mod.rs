@@ -238,7 +238,8 @@ impl Cell for Service {
         let v1::DrainRequest { grace_ms, cancel } = request.into_inner();
         check::grace(grace_ms).map_err(invalid)?;
         let grace_ms = grace_ms.map(u64::from);
-        self.ask(|answer| Call::Drain { grace_ms, cancel, answer }).await?;
+        let drains = self.ask(|answer| Call::Drain { grace_ms, cancel, answer }).await?;
+        drains.map_err(Status::resource_exhausted)?;
         streams::drain(self, cancel).map(Response::new)
     }
 
