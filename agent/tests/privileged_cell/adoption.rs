@@ -154,3 +154,33 @@ impl Cell {
         crate::common::wait_until(is_so, "enough of them run");
     }
 }
+
+#[test]
+fn privileged_whoever_has_the_id_of_what_nobody_knows_begins_after_it() {
+    let Some(mut cell) = Cell::up("ids_of_strangers") else { return };
+    let ids: Vec<String> = (0..8).map(|number| format!("web-{number}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    // Half of them end while no agent is there.
+    let volumes = vec![format!("{}:/files", cell.files().display())];
+    let files = Some(v1::Files { volumes, ..v1::Files::default() });
+    cell.started(&ids[..4], v1::Spec { files, ..cell.spec(&waiter(0)) });
+    cell.started(&ids[4..], cell.spec("exec busybox sleep 1000"));
+    for id in &ids {
+        cell.wait(id, |one| one.status() == v1::Status::Running);
+    }
+    let before = pids(&cell);
+    cell.kill();
+    fs::write(cell.files().join("go"), "").unwrap();
+    fs::remove_file(cell.root().join("cell/journal")).unwrap();
+    cell.begin();
+    cell.started(&ids, cell.spec("exec busybox sleep 1000"));
+    for id in &ids {
+        let one = cell.wait(id, |one| one.status() == v1::Status::Running);
+        assert_eq!((one.attempt, one.crashes), (1, 0), "{one:?}");
+        assert_ne!(before.get(*id), Some(&one.pid));
+    }
+    let pids = pids(&cell);
+    cell.ok(&["exec", "web-7", "busybox", "true"]);
+    assert_eq!(self::pids(&cell), pids, "a stranger's end is not theirs");
+    cell.leaves_nothing("ids of strangers");
+}
