@@ -8,7 +8,7 @@
 //! An image stays leased while a container of it is prepared or runs, and a minute longer.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ pub struct Image {
     pub lower: OwnedFd,
     /// Roots that the last container left untouched.
     pub roots: RootPool,
+    /// By which it is mounted.
+    ladder: Ladder,
 }
 
 impl Drop for Image {
@@ -49,6 +51,7 @@ impl Drop for Image {
         if let Err(error) = self.roots.clear() {
             tracing::warn!(%error, "spare roots of an image were left behind");
         }
+        self.ladder.release(self.lower.as_fd());
     }
 }
 
@@ -217,7 +220,8 @@ impl Images {
         // Under the lock: those who want it next wait for this mount and make none of their own. It takes 0.2 ms.
         let lease = self.store.lease(&record)?;
         let lower = self.ladder.shared_image(&record.chain_id, lease.source(), lease.tars())?;
-        let image = Arc::new(Image { lease, lower, roots: RootPool::new(self.roots_count_max), record });
+        let (ladder, roots) = (self.ladder.clone(), RootPool::new(self.roots_count_max));
+        let image = Arc::new(Image { record, lease, lower, roots, ladder });
         shared.open.insert(image.record.manifest, Open { image: Arc::clone(&image), used_at: now });
         Ok(image)
     }

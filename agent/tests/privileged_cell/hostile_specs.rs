@@ -51,7 +51,8 @@ fn large(cell: &Cell, number: usize) -> v1::Spec {
 fn privileged_specs_are_taken_as_long_as_all_of_them_can_be_kept() {
     let Some(mut cell) = Cell::up("many_specs") else { return };
     let witness = Witness::start(&cell);
-    let outcomes = (0..300).map(|number| cell.start(&[&format!("large-{number}")], large(&cell, number)).unwrap());
+    let outcomes =
+        (0..300).map(|number| cell.start(&[&format!("large-{number}")], large(&cell, number)).unwrap());
     let (taken, refused): (Vec<_>, Vec<_>) =
         outcomes.flatten().partition(|outcome| outcome.result() == Outcome::Done);
     assert!(taken.len() > 250 && !refused.is_empty(), "{} were taken", taken.len());

@@ -67,9 +67,11 @@ impl Client {
                     Err(status) => break status.to_string(),
                 }
             };
-            eprintln!("benches: the watch is over: {ended}");
-            // Whoever waits hears of it.
-            told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            if !told.is_empty() {
+                eprintln!("benches: the watch is over: {ended}");
+            }
+            told.clear(); // whoever waits hears of it
         });
         let image = format!("oci:{}:bench", work.join("image").display());
         Ok(Self {

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::attic::Attic;
 use super::overlay::OverlayAbilities;
 use super::probe;
 
@@ -47,6 +49,9 @@ pub struct Ladder {
     /// Where the run directory is: a private mount point is made there where one is needed.
     #[serde(skip)]
     run: PathBuf,
+    /// Where images are attached, if overlayfs wants that.
+    #[serde(skip)]
+    attic: Attic,
 }
 
 /// What a probe's answer depends on.
@@ -111,7 +116,17 @@ impl Ladder {
     fn probe_with(root: &Path, key: Key, run: PathBuf) -> (Self, bool) {
         let found = probe::probe(root);
         let is_tried = found.is_tried;
-        (Self { rung: found.rung, why: found.why, overlay: found.overlay, key, run }, is_tried)
+        (
+            Self {
+                rung: found.rung,
+                why: found.why,
+                overlay: found.overlay,
+                key,
+                run,
+                attic: Attic::default(),
+            },
+            is_tried,
+        )
     }
 
     /// This ladder with another rung, for tests and for `--rung`-like choices of a caller.
@@ -121,9 +136,8 @@ impl Ladder {
         self
     }
 
-    /// Whether [`overlay`](Self::overlay) has to move the calling thread into a mount namespace of its own (before
-    /// Linux 6.15 overlayfs takes no detached lower mounts). The thread must then be one that mounts nothing else
-    /// and from which the container is cloned.
+    /// Whether overlays are made by a thread that has a mount namespace of its own: before Linux 6.15 overlayfs takes no
+    /// detached lower mounts.
     pub fn needs_private_namespace(&self) -> bool {
         self.overlay.usable && !self.overlay.detached_lower
     }
@@ -131,6 +145,17 @@ impl Ladder {
     /// The run directory given to [`load`](Self::load).
     pub(super) fn run(&self) -> &Path {
         &self.run
+    }
+
+    /// An image's mount is not used any more. It is dropped next: where images are attached to lay overlays over them, it
+    /// would be kept until the ladder is dropped.
+    pub fn release(&self, lower: BorrowedFd<'_>) {
+        self.attic.release(lower);
+    }
+
+    /// Where images are attached.
+    pub(super) fn attic(&self) -> &Attic {
+        &self.attic
     }
 
     /// What `celda info` shows.

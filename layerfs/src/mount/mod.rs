@@ -14,6 +14,7 @@
 //! one mount share all. A process that starts many containers of an image keeps one lower mount; processes that start
 //! one each share a mount that is pinned below RUN ([`Ladder::shared_image`]).
 
+mod attic;
 mod context;
 mod fingerprint;
 mod image;

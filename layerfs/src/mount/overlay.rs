@@ -92,60 +92,75 @@ impl Ladder {
             return duplicate(shown)
                 .map_err(|refusal| refusal.at("mount image again", Path::new("/"), OVERLAY_HINT));
         };
-        // Overlayfs takes only layers of the caller's namespace: moved to it first, then opened.
-        let attached = if self.needs_private_namespace() {
-            let attached = attach_privately(shown, self.run());
-            Some(attached.map_err(|refusal| refusal.at("attach image for", layer, OVERLAY_HINT))?)
-        } else {
-            None
-        };
-        let held = match space {
-            Some(space) if attached.is_some() => {
-                let held = Attached::at(space, layer.join(SPACE_POINT));
-                Some(held.map_err(|refusal| refusal.at("attach the space of", layer, OVERLAY_HINT))?)
-            }
-            _ => None,
-        };
-        let (place, beneath) = match (&held, space) {
-            (Some(held), _) => (CWD, held.point.as_path()),
-            (None, Some(space)) => (space, Path::new("")),
-            (None, None) => (CWD, layer),
-        };
-        let open = |name: &str| {
-            let path = beneath.join(name);
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            rustix::fs::openat(place, &path, flags, Mode::empty())
-                .map_err(|errno| Error::io("open", layer.join(name))(errno.into()))
-        };
-        let (upper, work) = (open("upper")?, open("work")?);
-        inherit_root(shown, upper.as_fd()).map_err(Error::io("prepare", layer.join("upper")))?;
-        let lower = attached.as_ref().map_or(shown, |attached| attached.as_fd());
-        mount_overlay(self, Layers { lower, upper: upper.as_fd(), work: work.as_fd() })
-            .map_err(|refusal| refusal.at("mount overlay with", layer, OVERLAY_HINT))
+        let abilities = self.overlay;
+        if !self.needs_private_namespace() {
+            return overlay_over(abilities, shown, shown, (layer, space.map(Space::Detached)));
+        }
+        let copied =
+            |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(Error::io("duplicate a mount for", layer));
+        let (lower, space) = (copied(shown)?, space.map(copied).transpose()?);
+        let layer_path = layer.to_path_buf();
+        let made = self.attic().call(self.run(), move |images| {
+            let layer = layer_path.as_path();
+            let attached = images.root_of(lower.as_fd());
+            let attached = attached.map_err(|refusal| refusal.at("attach image for", layer, OVERLAY_HINT))?;
+            let space = space.as_ref().map(|space| Space::attach(space.as_fd(), layer.join(SPACE_POINT)));
+            let space = space.transpose();
+            let space = space.map_err(|refusal| refusal.at("attach the space of", layer, OVERLAY_HINT))?;
+            overlay_over(abilities, lower.as_fd(), attached, (layer, space))
+        });
+        made.map_err(|refusal| refusal.at("attach image for", layer, OVERLAY_HINT))?
     }
+}
+
+/// An overlay of `lower`, which is the image as overlayfs takes it, and what is in `layer`, or in its own filesystem.
+fn overlay_over(
+    abilities: OverlayAbilities,
+    image: BorrowedFd<'_>,
+    lower: BorrowedFd<'_>,
+    (layer, space): (&Path, Option<Space<'_>>),
+) -> Result<OwnedFd> {
+    let (place, beneath) = match &space {
+        Some(Space::Detached(mount)) => (*mount, Path::new("")),
+        Some(Space::Attached(point)) => (CWD, point.as_path()),
+        None => (CWD, layer),
+    };
+    let open = |name: &str| {
+        let path = beneath.join(name);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(place, &path, flags, Mode::empty())
+            .map_err(|errno| Error::io("open", layer.join(name))(errno.into()))
+    };
+    let (upper, work) = (open("upper")?, open("work")?);
+    inherit_root(image, upper.as_fd()).map_err(Error::io("prepare", layer.join("upper")))?;
+    mount_overlay(abilities, Layers { lower, upper: upper.as_fd(), work: work.as_fd() })
+        .map_err(|refusal| refusal.at("mount overlay with", layer, OVERLAY_HINT))
 }
 
 /// Where a layer's own filesystem is attached for as long as it takes to mount an overlay over it.
 const SPACE_POINT: &str = "space";
 
-/// A mount that is attached in the calling thread's private mount namespace until this is dropped. The overlay keeps what
-/// it needs of it.
-struct Attached {
-    point: PathBuf,
+/// A layer's own filesystem, as overlayfs takes it.
+enum Space<'a> {
+    Detached(BorrowedFd<'a>),
+    /// Attached in the calling thread's mount namespace until this is dropped. The overlay keeps what it needs of it.
+    Attached(PathBuf),
 }
 
-impl Attached {
-    fn at(mount: BorrowedFd<'_>, point: PathBuf) -> Refused<Self> {
+impl Space<'_> {
+    fn attach(mount: BorrowedFd<'_>, point: PathBuf) -> Refused<Self> {
         rustix::fs::mkdir(&point, Mode::RWXU).map_err(Refusal::of)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(mount, "", CWD, &point, flags).map_err(Refusal::of)?;
-        Ok(Self { point })
+        Ok(Self::Attached(point))
     }
 }
 
-impl Drop for Attached {
+impl Drop for Space<'_> {
     fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.point, UnmountFlags::DETACH);
+        if let Self::Attached(point) = self {
+            let _ = rustix::mount::unmount(point.as_path(), UnmountFlags::DETACH);
+        }
     }
 }
 
@@ -167,14 +182,14 @@ struct Layers<'a> {
     work: BorrowedFd<'a>,
 }
 
-fn mount_overlay(ladder: &Ladder, layers: Layers<'_>) -> Refused<OwnedFd> {
+fn mount_overlay(abilities: OverlayAbilities, layers: Layers<'_>) -> Refused<OwnedFd> {
     let context = Context::open("overlay")?;
-    set_lower(&context, ladder.overlay.layers_by_fd, layers.lower)?;
-    set_layer(&context, ladder, "upperdir", layers.upper)?;
-    set_layer(&context, ladder, "workdir", layers.work)?;
+    set_lower(&context, abilities.layers_by_fd, layers.lower)?;
+    set_layer(&context, abilities, "upperdir", layers.upper)?;
+    set_layer(&context, abilities, "workdir", layers.work)?;
     context.flag("volatile")?;
     context.string("xino", "auto")?;
-    if ladder.overlay.user_xattrs {
+    if abilities.user_xattrs {
         context.flag("userxattr")?;
     }
     context.string("source", "celda")?;
@@ -191,8 +206,13 @@ pub(super) fn set_lower(context: &Context, by_fd: bool, lower: BorrowedFd<'_>) -
 }
 
 /// Gives a layer by fd where the kernel takes it, by the fd's name in /proc otherwise.
-fn set_layer(context: &Context, ladder: &Ladder, key: &str, layer: BorrowedFd<'_>) -> Refused<()> {
-    if ladder.overlay.layers_by_fd {
+fn set_layer(
+    context: &Context,
+    abilities: OverlayAbilities,
+    key: &str,
+    layer: BorrowedFd<'_>,
+) -> Refused<()> {
+    if abilities.layers_by_fd {
         return context.fd(key, layer);
     }
     context.string(key, format!("/proc/self/fd/{}", layer.as_raw_fd()))
@@ -211,28 +231,6 @@ fn duplicate(mount: BorrowedFd<'_>) -> Refused<OwnedFd> {
         Err(Errno::INVAL) => rustix::io::fcntl_dupfd_cloexec(mount, 3).map_err(Refusal::of),
         answer => answer.map_err(Refusal::of),
     }
-}
-
-/// Moves the calling thread to a mount namespace of its own, attaches `lower` at `run/lower` there, and opens its root.
-/// The mount is seen by nobody else, and goes with the namespace.
-fn attach_privately(lower: BorrowedFd<'_>, run: &Path) -> Refused<OwnedFd> {
-    let refused = |what: &str| {
-        let kernel = what.to_owned();
-        move |errno: Errno| Refusal { errno, kernel }
-    };
-    let point = run.join("lower");
-    std::fs::create_dir_all(&point).map_err(|error| {
-        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        refused("create the private mount point")(errno)
-    })?;
-    crate::sys::namespace::unshare_mounts().map_err(refused("unshare the mount namespace"))?;
-    let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).map_err(refused("make the mount namespace private"))?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    rustix::mount::move_mount(lower, "", CWD, &point, flags)
-        .map_err(refused("attach the image privately"))?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(&point, flags, Mode::empty()).map_err(refused("open the attached image"))
 }
 
 /// Gives the writable layer's root the owner and mode of the image's: overlayfs shows the upper one's.

@@ -110,7 +110,7 @@ fn privileged_an_overlay_takes_writes_and_whiteouts_and_shows_the_images_root() 
 }
 
 #[test]
-fn privileged_without_detached_lower_mounts_the_overlay_goes_through_a_private_namespace() {
+fn privileged_without_detached_lower_mounts_images_are_attached_where_nobody_sees_them() {
     let Some(_turn) = privileged() else { return };
     let store = tempfile::tempdir().unwrap();
     let run = store.path().join("run");
@@ -123,18 +123,30 @@ fn privileged_without_detached_lower_mounts_the_overlay_goes_through_a_private_n
     assert!(ladder.needs_private_namespace());
     let files = one_of_each().for_directory(store.path()).write(store.path());
     let before = held(store.path());
-    let (ladder, files, store_path) = (&ladder, &files, store.path());
-    std::thread::scope(|scope| {
-        let run = || {
-            let lower = ladder.mount_image(source(ladder.rung, files), &files.tars).unwrap();
-            let layer = WritableLayer::create(&store_path.join("containers"), "one").unwrap();
-            let root = ladder.overlay(lower.as_fd(), Some(layer.path())).unwrap();
-            assert!(tree_of(root.as_fd()).len() > 100);
-            drop((root, lower));
-            layer.remove().unwrap();
-        };
-        scope.spawn(run).join().unwrap();
-    });
+    let (ladder, files, containers) = (&ladder, &files, &store.path().join("containers"));
+    let seen = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for _ in 0..2 {
+        // Of one mount all overlays, at once and one after another, whoever makes them.
+        let lower = &ladder.mount_image(source(ladder.rung, files), &files.tars).unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                scope.spawn(move || {
+                    let layer = WritableLayer::create(containers, &format!("layer-{number}")).unwrap();
+                    let root = ladder.overlay(lower.as_fd(), Some(layer.path())).unwrap();
+                    assert!(tree_of(root.as_fd()).len() > 100);
+                    drop(root);
+                    layer.remove().unwrap();
+                });
+            }
+        });
+        let layer = WritableLayer::create(containers, "last").unwrap();
+        let root = ladder.overlay(lower.as_fd(), Some(layer.path())).unwrap();
+        ladder.release(lower.as_fd());
+        assert!(tree_of(root.as_fd()).len() > 100, "what there is of it goes on");
+        drop(root);
+        layer.remove().unwrap();
+    }
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), seen);
     settle(|| held(store.path()) == before);
 }
 

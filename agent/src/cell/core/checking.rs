@@ -108,7 +108,8 @@ impl Core {
         }
         self.show(id);
         if let State::Failed { in_startup, reason } = state {
-            let why = if in_startup { bounded(&format_args!("it did not come up: {reason}")) } else { reason };
+            let why =
+                if in_startup { bounded(&format_args!("it did not come up: {reason}")) } else { reason };
             self.step(id, Event::Stop { by: StoppedBy::Health(why), grace_ms: None });
         }
     }

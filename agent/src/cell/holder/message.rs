@@ -10,7 +10,10 @@ use crate::sandbox::{Exit, LimitOwner};
 pub const VERSION: u32 = 2;
 /// Bytes of a packet.
 pub(super) const PACKET_BYTES_MAX: usize = 8 << 10;
-const _: () = assert!(WORDS_BYTES_MAX + (1 << 10) < PACKET_BYTES_MAX, "an error's words, an id and names fit in a packet");
+const _: () = assert!(
+    WORDS_BYTES_MAX + (1 << 10) < PACKET_BYTES_MAX,
+    "an error's words, an id and names fit in a packet"
+);
 /// Descriptors beside a packet.
 pub(super) const FDS_COUNT_MAX: usize = 8;
 

@@ -1,0 +1,150 @@
+//! Where images are attached for kernels whose overlayfs takes only layers of the caller's mount namespace: before Linux
+//! 6.15.
+//!
+//! ```text
+//! any thread ──work──> the attic's thread, in a mount namespace of its own:
+//!                        RUN/lower           a tmpfs
+//!                        RUN/lower/<number>  an image's mount, from the first overlay over it on
+//!            <── the overlay, detached
+//! ```
+//! A mount can be attached once, and there a mount that is not attached cannot be cloned. So an image stays attached for
+//! all overlays over it, until it is [let go](Attic::release) or the last ladder with this attic is dropped. A thread,
+//! because unshare(2) gives a mount namespace to one thread only; the process's others keep the machine's. The namespace
+//! is a slave: what the machine unmounts is unmounted there.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
+
+use super::context::{Context, Refusal, Refused};
+
+type Work = Box<dyn FnOnce(&mut Attached) + Send>;
+
+/// The thread, which begins with the first work. Clones are the same attic.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Attic(Arc<OnceLock<Result<Sender<Work>, Failed>>>);
+
+/// A refusal that is told more than once.
+type Failed = (Errno, String);
+
+/// It is no part of what a ladder has found out.
+impl PartialEq for Attic {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Attic {}
+
+impl Attic {
+    /// Has the thread do some work, and waits for it. `run` is where the first one attaches.
+    pub(super) fn call<T: Send + 'static>(
+        &self,
+        run: &Path,
+        work: impl FnOnce(&mut Attached) -> T + Send + 'static,
+    ) -> Refused<T> {
+        let started = self.0.get_or_init(|| start(run.join("lower")));
+        let thread =
+            started.as_ref().map_err(|(errno, kernel)| Refusal { errno: *errno, kernel: kernel.clone() })?;
+        let gone =
+            || Refusal { errno: Errno::SRCH, kernel: "the thread that attaches images is gone".to_owned() };
+        let (answer, answered) = channel();
+        let work: Work = Box::new(move |attached| drop(answer.send(work(attached))));
+        thread.send(work).map_err(|_| gone())?;
+        answered.recv().map_err(|_| gone())
+    }
+
+    /// Detaches an image's mount, if it is attached; overlays over it keep what they need. It cannot be attached again.
+    pub(super) fn release(&self, mount: BorrowedFd<'_>) {
+        let (Some(Ok(thread)), Ok(id)) = (self.0.get(), mount_id(mount)) else { return };
+        let _ = thread.send(Box::new(move |attached| attached.release(id)));
+    }
+}
+
+/// The images that are attached.
+pub(super) struct Attached {
+    /// The tmpfs.
+    directory: PathBuf,
+    /// The roots of images, with the numbers of their mount points, by the kernel's ids of the mounts.
+    images: HashMap<u64, (OwnedFd, u64)>,
+    points_count: u64,
+}
+
+impl Attached {
+    /// The root of an image as it is attached here.
+    pub(super) fn root_of(&mut self, mount: BorrowedFd<'_>) -> Refused<BorrowedFd<'_>> {
+        let id = mount_id(mount).map_err(Refusal::of)?;
+        if !self.images.contains_key(&id) {
+            let number = self.points_count;
+            self.points_count += 1;
+            let point = self.point(number);
+            rustix::fs::mkdir(&point, Mode::RWXU).map_err(refused("make a mount point"))?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            rustix::mount::move_mount(mount, "", CWD, &point, flags).map_err(refused("attach the image"))?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root =
+                rustix::fs::open(&point, flags, Mode::empty()).map_err(refused("open the attached image"))?;
+            self.images.insert(id, (root, number));
+        }
+        let image = self.images.get(&id).ok_or(Refusal::of(Errno::NOENT))?;
+        Ok(image.0.as_fd())
+    }
+
+    fn release(&mut self, id: u64) {
+        if let Some((_, number)) = self.images.remove(&id) {
+            let point = self.point(number);
+            let _ = rustix::mount::unmount(&point, UnmountFlags::DETACH);
+            let _ = rustix::fs::rmdir(&point);
+        }
+    }
+
+    fn point(&self, number: u64) -> PathBuf {
+        self.directory.join(number.to_string())
+    }
+}
+
+/// The kernel's id of a mount, which no other has as long as it is there: statx(2).
+fn mount_id(mount: BorrowedFd<'_>) -> Result<u64, Errno> {
+    Ok(rustix::fs::statx(mount, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
+}
+
+fn refused(what: &'static str) -> impl FnOnce(Errno) -> Refusal {
+    move |errno| Refusal { errno, kernel: what.to_owned() }
+}
+
+fn start(directory: PathBuf) -> Result<Sender<Work>, Failed> {
+    let of_io = |error: std::io::Error| (Errno::from_io_error(&error).unwrap_or(Errno::IO), String::new());
+    std::fs::create_dir_all(&directory).map_err(of_io)?;
+    let (sender, works) = channel::<Work>();
+    let (ready, is_ready) = channel();
+    let thread = std::thread::Builder::new().name("celda-attic".to_owned()).spawn(move || {
+        let moved = move_in(&directory).map_err(|Refusal { errno, kernel }| (errno, kernel));
+        let failed = moved.is_err();
+        let _ = ready.send(moved);
+        let mut attached = Attached { directory, images: HashMap::new(), points_count: 0 };
+        if !failed {
+            works.into_iter().for_each(|work| work(&mut attached));
+        }
+    });
+    thread.map_err(of_io)?;
+    is_ready.recv().unwrap_or(Err((Errno::SRCH, String::new())))?;
+    Ok(sender)
+}
+
+/// Gives the calling thread a mount namespace, and a tmpfs at `directory` there.
+fn move_in(directory: &Path) -> Refused<()> {
+    crate::sys::namespace::unshare_mounts().map_err(refused("unshare the mount namespace"))?;
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", slave).map_err(refused("separate the mount namespace"))?;
+    let tmpfs = Context::open("tmpfs")?;
+    tmpfs.string("mode", "0700")?;
+    let tmpfs = tmpfs.mount(MountAttrFlags::empty())?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(tmpfs.as_fd(), "", CWD, directory, flags).map_err(refused("attach a tmpfs"))
+}
