@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Status;
 
 use super::Service;
-use super::streams::{Stream, place};
+use super::streams::{Stream, cut_off, place};
 use crate::cell::core::{Call, Written};
 use crate::cell::logs::{self, Entry, Follower, From, LogsError, Source};
 
@@ -133,7 +133,7 @@ impl Reader {
     async fn next(&mut self) -> Result<Option<v1::LogsResponse>, Status> {
         loop {
             if *self.closing.borrow() {
-                return Ok(None);
+                return Err(cut_off("instances go on; ask the next one for what follows"));
             }
             // Files that were just written are read from memory.
             tokio::task::block_in_place(|| self.fill())?;

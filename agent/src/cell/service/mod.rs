@@ -59,7 +59,7 @@ struct Inner {
     workers: Workers,
     core: Sender<Input>,
     streams: Arc<Semaphore>,
-    /// True when the agent ends: open streams end too.
+    /// True when the agent ends: open streams are cut off.
     closing: watch::Sender<bool>,
 }
 
@@ -86,7 +86,7 @@ impl Service {
         server.max_encoding_message_size(ANSWER_BYTES_MAX)
     }
 
-    /// Ends the open streams.
+    /// Cuts the open streams off.
     pub fn close(&self) {
         self.0.closing.send_replace(true);
         self.0.books.service().close();
