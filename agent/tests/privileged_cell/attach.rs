@@ -63,7 +63,10 @@ impl Attached<'_> {
 
     /// What it ends with that is no end.
     fn refused(&mut self) -> tonic::Status {
-        let all = async { while self.stream.message().await?.is_some() {} Ok(()) };
+        let all = async {
+            while self.stream.message().await?.is_some() {}
+            Ok(())
+        };
         let ended = async { tokio::time::timeout(DEADLINE, all).await };
         let ended: Result<(), _> = self.cell.runtime.block_on(ended).unwrap_or_else(|_| panic!("it goes on"));
         ended.unwrap_err()

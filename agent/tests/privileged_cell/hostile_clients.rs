@@ -122,7 +122,10 @@ fn privileged_too_much_input_at_once_ends_the_stream_and_its_program() {
     for bytes in [(64 << 10) + 1, 2 << 20] {
         let (requests, mut stream) = exec(&cell, "web", "read x; busybox sleep 1000").unwrap();
         requests.try_send(v1::ExecRequest { message: Some(Asked::Input(vec![b'x'; bytes])) }).unwrap();
-        let all = async { while stream.message().await?.is_some() {} Ok::<_, tonic::Status>(()) };
+        let all = async {
+            while stream.message().await?.is_some() {}
+            Ok::<_, tonic::Status>(())
+        };
         let ended = async { tokio::time::timeout(std::time::Duration::from_secs(60), all).await };
         let refused = cell.runtime.block_on(ended).expect("it ends").unwrap_err();
         assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{bytes}: {refused}");

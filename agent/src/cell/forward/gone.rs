@@ -23,7 +23,9 @@ impl Gone {
             return;
         }
         if self.untold_count == 0 {
-            tracing::warn!("{NOTICES_MAX} notices of lost lines wait to be forwarded: further ones are counted only");
+            tracing::warn!(
+                "{NOTICES_MAX} notices of lost lines wait to be forwarded: further ones are counted only"
+            );
         }
         self.untold_count += lost_count;
     }

@@ -4,7 +4,9 @@
 //! message ── checked here ──> Call ──> core ──> answer
 //!                              Watch, Drain: streams that read the ring of events, each with a place among streams_max
 //! ```
-//! A stream's messages are made as its peer takes them: one that stalls costs its place and two messages.
+//! A stream's messages are made as its peer takes them: one that stalls costs its place and two messages. One of Logs costs
+//! besides what it has read ahead, a MiB or, of more than a thousand logs, a KiB of each, and the last line of each; and 16
+//! open files. One of Exec or Attach has 256 KiB of input that waits, and one message more.
 
 mod attach;
 mod check;

@@ -64,8 +64,7 @@ impl Watcher {
                 return Err(cut_off(WATCH_ON));
             }
             self.news.mark_unchanged();
-            let (events, last) =
-                self.events.after(self.number, EVENTS_PER_MESSAGE_MAX).map_err(refused)?;
+            let (events, last) = self.events.after(self.number, EVENTS_PER_MESSAGE_MAX).map_err(refused)?;
             let is_new = last > self.number;
             self.number = last;
             let events: Vec<_> = events.into_iter().filter(|event| self.wants(event)).collect();

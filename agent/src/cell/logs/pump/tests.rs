@@ -33,8 +33,7 @@ impl One {
         let (files, tail) = Files::open(&directory, SMALL, now_ns()).expect("files");
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
         rustix::pipe::fcntl_setpipe_size(&write, 1 << 20).expect("a large one");
-        let writer =
-            Writer::new("log".into(), "app".into(), files, tail, [Some(read), None], Arc::default());
+        let writer = Writer::new("log".into(), "app".into(), files, tail, [Some(read), None], Arc::default());
         let shared = Arc::clone(&writer.shared);
         pump.add(writer, None);
         Self { pump, shared, directory, out: write.into(), _root: root }
