@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::Write as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,6 +46,7 @@ pub(crate) struct Cell {
 struct Known {
     logs: Mutex<Vec<(String, Log)>>,
     has_changed: AtomicBool,
+    listed_count: AtomicUsize,
 }
 
 /// What a test's catalog has.
@@ -58,6 +59,7 @@ impl Catalog for Listed {
 
     async fn list(&self) -> Option<Vec<Written>> {
         let logs = self.0.logs.lock().unwrap();
+        self.0.listed_count.store(logs.len(), Ordering::Relaxed);
         let written = logs.iter().zip(0..).map(|((id, log), index)| Written {
             id: id.clone(),
             app: "shop".into(),
@@ -104,6 +106,11 @@ impl Cell {
     pub(crate) fn remove(&self, id: &str) {
         self.known.logs.lock().unwrap().retain(|(of, _)| of != id);
         self.known.has_changed.store(true, Ordering::Relaxed);
+    }
+
+    /// How many instances the forwarder has heard of when it last asked.
+    pub(crate) fn listed_count(&self) -> usize {
+        self.known.listed_count.load(Ordering::Relaxed)
     }
 
     /// How many records of an instance are in its files, or were.

@@ -113,6 +113,30 @@ async fn a_server_that_comes_later_gets_all_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_comes_and_goes_while_the_server_is_away_is_counted() {
+    let (mut cell, address) = (Cell::new(), listen(any()).local_addr().unwrap());
+    let mut web = cell.instance("web-0");
+    say(&mut web, 0..5);
+    until("the lines", || cell.records_count("web-0") == 5).await;
+    let tally = cell.forward(forwarder(&to(address)));
+    until("the first list", || cell.listed_count() == 1).await;
+    let mut gone = cell.instance("gone");
+    say(&mut gone, 0..3);
+    until("the other's lines", || cell.records_count("gone") == 3).await;
+    until("another list", || cell.listed_count() == 2).await;
+    cell.remove("gone");
+    until("one without it", || cell.listed_count() == 1).await;
+    assert!(!tally.is_connected() && tally.lost_lines() == 0);
+    let listener = listen(address);
+    let mut stream = BufReader::new(accept(&listener).await);
+    assert_eq!(texts(&mut stream, 5).await, lines(0..5));
+    let notice = message(&mut stream).await.unwrap();
+    assert!(notice.contains(" gone notice ["), "{notice}");
+    assert!(text(&notice).starts_with("celda: 3 lines were lost"), "{notice}");
+    until("the tally", || tally.sent_lines() == 6 && tally.lost_lines() == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_a_reset_cut_is_sent_again() {
     let (mut cell, listener) = (Cell::new(), listen(any()));
     let mut web = cell.instance("web-0");

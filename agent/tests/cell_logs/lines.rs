@@ -235,3 +235,46 @@ fn a_reader_of_what_was_there_ends_although_more_is_written() {
     assert_eq!(chunk.entries.iter().map(|entry| entry.payload.as_slice()).collect::<Vec<_>>(), [b"two"]);
     assert!(last.read(1 << 10).expect("read").entries.is_empty());
 }
+
+#[test]
+fn a_reader_that_lets_go_reads_on_where_it_was_and_counts_what_was_removed() {
+    let root = tempfile::tempdir().expect("a directory");
+    let logs = logs(root.path());
+    let (output, mut out) = pipe();
+    let mut source = source("many", output);
+    source.limits = SMALL;
+    let log = logs.attach(source).expect("attached");
+    let mut write = |numbers: std::ops::Range<u64>| {
+        for number in numbers.clone() {
+            // From the shortest to the longest line that there is.
+            let text = "x".repeat(number as usize * 97 % (LINE_BYTES_MAX + 1));
+            out.write_all(format!("{text}\n").as_bytes()).expect("written");
+        }
+        let deadline = std::time::Instant::now() + super::support::DEADLINE;
+        while log.next_sequence() < numbers.end {
+            assert!(std::time::Instant::now() < deadline, "never written");
+            std::thread::yield_now();
+        }
+    };
+    write(0..100);
+    let whole = log.follower(From::Oldest).expect("a follower").read(1 << 30).expect("read").entries;
+    assert_eq!(whole.len(), 100);
+    let mut reader = log.follower(From::Oldest).expect("a follower");
+    let mut entries = Vec::new();
+    while entries.len() < whole.len() {
+        let chunk = reader.read(100).expect("read");
+        assert!((1..=5).contains(&chunk.entries.len()) && chunk.missed_count == 0, "as much as is wanted");
+        entries.extend(chunk.entries);
+        reader.let_go();
+    }
+    assert!(entries == whole);
+    // Several times what is kept: what it had open is gone.
+    let mut late = log.follower(From::Sequence(50)).expect("a follower");
+    assert_eq!(late.read(1).expect("read").entries, whole[50..51]);
+    late.let_go();
+    write(100..1000);
+    let chunk = late.read(1 << 30).expect("read");
+    let first = chunk.entries.first().expect("what is kept").sequence;
+    assert!(chunk.missed_count > 0 && first == 51 + chunk.missed_count, "{first}");
+    assert_eq!(chunk.entries.last().expect("what is kept").sequence, 999);
+}

@@ -61,6 +61,17 @@ impl Attached<'_> {
         told
     }
 
+    /// What it ends with that is no end.
+    fn refused(&mut self) -> tonic::Status {
+        let all = async {
+            while self.stream.message().await?.is_some() {}
+            Ok(())
+        };
+        let ended = async { tokio::time::timeout(DEADLINE, all).await };
+        let ended: Result<(), _> = self.cell.runtime.block_on(ended).unwrap_or_else(|_| panic!("it goes on"));
+        ended.unwrap_err()
+    }
+
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.output).into_owned()
     }
@@ -155,8 +166,13 @@ fn privileged_standard_files_are_joined_and_stay_open() {
         attached.say(Asked::EndOfInput(true));
     }
     // One that is sent more than it reads goes on, and so do the others.
-    let deaf = attach(&cell, "witness", None).unwrap();
+    let mut deaf = attach(&cell, "witness", None).unwrap();
     assert!(!deaf.says.input);
+    deaf.types("words");
+    assert_eq!(deaf.refused().code(), tonic::Code::FailedPrecondition);
+    let mut loud = attach(&cell, "echo", None).unwrap();
+    loud.types(&"x".repeat((64 << 10) + 1));
+    assert_eq!(loud.refused().code(), tonic::Code::InvalidArgument);
     let mut last = attach(&cell, "echo", None).unwrap();
     last.say(Asked::Signal(9));
     assert_eq!(last.exit(), 137);

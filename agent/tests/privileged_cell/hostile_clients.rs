@@ -113,6 +113,29 @@ fn privileged_the_exit_is_the_last_message_whatever_a_program_leaves_behind() {
 }
 
 #[test]
+fn privileged_too_much_input_at_once_ends_the_stream_and_its_program() {
+    let Some(cell) = Cell::up("too_much_input") else { return };
+    let witness = Witness::start(&cell);
+    cell.started(&["web"], cell.spec(FOR_EVER));
+    cell.wait("web", |one| one.status() == v1::Status::Running);
+    // More than an input has, and more than any message.
+    for bytes in [(64 << 10) + 1, 2 << 20] {
+        let (requests, mut stream) = exec(&cell, "web", "read x; busybox sleep 1000").unwrap();
+        requests.try_send(v1::ExecRequest { message: Some(Asked::Input(vec![b'x'; bytes])) }).unwrap();
+        let all = async {
+            while stream.message().await?.is_some() {}
+            Ok::<_, tonic::Status>(())
+        };
+        let ended = async { tokio::time::timeout(std::time::Duration::from_secs(60), all).await };
+        let refused = cell.runtime.block_on(ended).expect("it ends").unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{bytes}: {refused}");
+        crate::common::wait_until(|| processes(&cell, "web") <= 2, "its program is gone");
+    }
+    witness.noticed_nothing(&cell);
+    cell.leaves_nothing("too much input");
+}
+
+#[test]
 fn privileged_a_client_without_permission_is_told_nothing() {
     use std::os::unix::fs::PermissionsExt as _;
     const STRANGER: u32 = 64_123;

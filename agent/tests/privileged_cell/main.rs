@@ -13,6 +13,7 @@ mod auction;
 mod bad_input;
 mod batch;
 mod churn;
+mod cut_off;
 mod disk;
 mod forward;
 mod full_disk;

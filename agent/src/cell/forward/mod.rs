@@ -6,13 +6,14 @@
 //!                                                          └── again, after a back-off ──┘
 //! ```
 //! A forwarder reads the files that followers read, so an instance never waits for it, and what it keeps in memory is one
-//! batch. A log's place moves only when the other side has what is before it; a batch that may or may not have come is sent
+//! batch, and some notices of what went away. A log's place moves only when the other side has what is before it; a batch that may or may not have come is sent
 //! again, so that lines are there once or twice, and not never. What rotation or an instance's removal took away before it
 //! was sent is counted, in a notice in its place.
 
 mod catalog;
 pub mod config;
 mod error;
+mod gone;
 mod otlp;
 mod places;
 mod reader;
@@ -36,7 +37,7 @@ use super::logs::{Entry, Stream};
 pub const BATCH_LINES_MAX: usize = 1024;
 /// Bytes of lines of a batch, beyond which no other is added.
 pub const BATCH_BYTES: usize = 256 << 10;
-/// How often logs are looked at.
+/// How often logs are looked at, also while a batch is on its way or waits: one that comes and goes meanwhile is counted.
 const TICK: Duration = Duration::from_millis(200);
 /// How often places are written down, at most.
 const PLACES_INTERVAL: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::catalog::Catalog;
+use super::gone::Gone;
 use super::places::Places;
 use super::{BATCH_BYTES, BATCH_LINES_MAX, Line};
 use crate::cell::core::Written;
@@ -46,8 +47,7 @@ pub(super) struct Reader<C> {
     is_first: bool,
     /// Ended instances that have none.
     without: HashSet<String>,
-    /// Notices of logs that are gone.
-    notices: Vec<(Line, u64)>,
+    gone: Gone,
 }
 
 impl<C: Catalog> Reader<C> {
@@ -59,7 +59,7 @@ impl<C: Catalog> Reader<C> {
             last: String::new(),
             is_first: true,
             without: HashSet::new(),
-            notices: Vec::new(),
+            gone: Gone::default(),
         }
     }
 
@@ -83,7 +83,7 @@ impl<C: Catalog> Reader<C> {
             if let Some(source) = self.sources.remove(&name) {
                 let lost_count = source.log.next_sequence().saturating_sub(source.next);
                 if lost_count > 0 {
-                    self.notices.push((source.notice(lost_count, "its instance was removed"), lost_count));
+                    self.gone.push(source.notice(lost_count, "its instance was removed"), lost_count);
                 }
             }
         }
@@ -128,11 +128,8 @@ impl<C: Catalog> Reader<C> {
     /// What there is to be sent now; nothing when that is nothing. Files that were just written are read from memory, all
     /// the same the caller is to see to it that nobody waits.
     pub(super) fn fill(&mut self) -> Option<Batch> {
-        let mut batch = Batch::default();
-        for (line, lost_count) in self.notices.drain(..self.notices.len().min(BATCH_LINES_MAX)) {
-            batch.lines.push(line);
-            batch.lost_count += lost_count;
-        }
+        let (lines, lost_count) = self.gone.take(BATCH_LINES_MAX);
+        let mut batch = Batch { lines, lost_count, places: Vec::new() };
         let mut bytes = 0;
         let after = self.sources.range::<str, _>((Bound::Excluded(self.last.as_str()), Bound::Unbounded));
         let mut names: Vec<String> =
@@ -157,6 +154,7 @@ impl<C: Catalog> Reader<C> {
 
     /// The other side has it.
     pub(super) fn done(&mut self, batch: Batch) {
+        // That of a log which went away meanwhile goes with the next list.
         for (name, next) in batch.places {
             self.places.set(&name, next);
         }

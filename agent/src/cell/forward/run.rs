@@ -78,7 +78,15 @@ impl Forwarder {
             let batch = tokio::task::block_in_place(|| reader.fill());
             let is_idle = batch.is_none();
             if let Some(batch) = batch {
-                self.deliver(&batch).await;
+                let mut delivery = Box::pin(self.deliver(&batch));
+                loop {
+                    tokio::select! {
+                        () = &mut delivery => break,
+                        // Instances come and go however long the other side is away.
+                        () = tokio::time::sleep(TICK) => reader.refresh().await,
+                    }
+                }
+                drop(delivery);
                 reader.done(batch);
             }
             if written_at.elapsed() >= PLACES_INTERVAL {

@@ -8,11 +8,12 @@ use tokio::sync::watch;
 
 use super::error::{LogsError, Result};
 use super::files::{list, path_of};
-use super::record::{Record, SEGMENT_HEADER_BYTES, SegmentHeader, Stream};
+use super::record::{HEADER_BYTES, LINE_BYTES_MAX, Record, SEGMENT_HEADER_BYTES, SegmentHeader, Stream};
 use super::source::Progress;
 
-/// Bytes that are read from a segment at once; the longest record fits.
-const READ_BYTES: usize = 64 << 10;
+/// Bytes that are read from a segment at once, at most and at least; the longest record fits.
+const READ_BYTES_MAX: usize = 64 << 10;
+const READ_BYTES_MIN: usize = HEADER_BYTES + LINE_BYTES_MAX;
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,8 @@ pub struct Follower {
 
 #[derive(Debug)]
 struct Segment {
-    file: File,
+    /// None while it is let go; it is opened again by its name, if it is still there.
+    file: Option<File>,
     first: u64,
     at: u64,
     /// Sequence of the record at `at`.
@@ -115,7 +117,15 @@ impl Follower {
         self.next
     }
 
-    /// What there is now, up to about so many bytes; empty at the end.
+    /// Lets go of the file and the buffer, until more is read: for one of many that are read in turns.
+    pub fn let_go(&mut self) {
+        self.buffer = Vec::new();
+        if let Some(segment) = &mut self.segment {
+            segment.file = None;
+        }
+    }
+
+    /// What there is now, up to about so many bytes, the last record beyond them; empty at the end.
     ///
     /// # Errors
     /// [`LogsError::Io`].
@@ -154,8 +164,16 @@ impl Follower {
     /// Opens the segment that has the next record, or the first one after it. False when there is none, or when what is
     /// missing has to be told before what comes after it.
     fn enter(&mut self, chunk: &mut Chunk) -> Result<bool> {
-        if self.segment.is_some() {
-            return Ok(true);
+        match &mut self.segment {
+            Some(Segment { file: Some(_), .. }) => return Ok(true),
+            Some(segment) => {
+                segment.file = open(&path_of(&self.directory, segment.first))?;
+                if segment.file.is_some() {
+                    return Ok(true);
+                }
+                self.segment = None; // removed since it was let go
+            }
+            None => {}
         }
         let firsts = list(&self.directory)?;
         let of_next = firsts.iter().rev().find(|first| **first <= self.next);
@@ -167,24 +185,23 @@ impl Follower {
             chunk.missed_count += first - self.next;
             self.next = first;
         }
-        let path = path_of(&self.directory, first);
-        match File::open(&path) {
-            Ok(file) => {
-                self.segment = Some(Segment { file, first, at: SEGMENT_HEADER_BYTES as u64, next: first });
-            }
-            // Removed meanwhile: another look finds the one after it.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return self.enter(chunk),
-            Err(error) => return Err(LogsError::io("open the log", &path)(error)),
+        let file = open(&path_of(&self.directory, first))?;
+        if file.is_none() {
+            return self.enter(chunk); // removed meanwhile: another look finds the one after it
         }
+        self.segment = Some(Segment { file, first, at: SEGMENT_HEADER_BYTES as u64, next: first });
         Ok(true)
     }
 
     /// Reads records of the open segment; answers the bytes of those that were wanted, nothing when there is none.
     fn take(&mut self, end: u64, bytes_max: usize, chunk: &mut Chunk) -> Result<Option<usize>> {
         let Some(segment) = &mut self.segment else { return Ok(None) };
-        self.buffer.resize(READ_BYTES, 0);
-        let count = segment
-            .file
+        let Some(file) = &segment.file else { return Ok(None) };
+        // No more than is wanted, with the last record whole, once the first that is wanted is reached.
+        let is_there = segment.next >= self.next;
+        let read_bytes = if is_there { bytes_max.saturating_add(READ_BYTES_MIN) } else { READ_BYTES_MAX };
+        self.buffer.resize(read_bytes.min(READ_BYTES_MAX), 0);
+        let count = file
             .read_at(&mut self.buffer, segment.at)
             .map_err(LogsError::io("read the log", &path_of(&self.directory, segment.first)))?;
         let bytes = self.buffer.get(..count).unwrap_or_default();
@@ -228,6 +245,15 @@ impl Follower {
         self.next = self.next.max(after);
         self.segment = None;
         Ok(true)
+    }
+}
+
+/// A segment, or nothing when it has been removed.
+fn open(path: &Path) -> Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LogsError::io("open the log", path)(error)),
     }
 }
 

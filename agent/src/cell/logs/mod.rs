@@ -23,6 +23,7 @@ mod rate;
 mod record;
 mod source;
 mod split;
+mod stalled;
 mod writer;
 
 use std::time::Duration;

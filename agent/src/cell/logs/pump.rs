@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 
@@ -22,6 +22,7 @@ use super::files::Files;
 use super::mark::{InFlight, Mark};
 use super::rate::{Bucket, Rate};
 use super::source::{Counts, Log, Shared, Source, Totals, check_name};
+use super::stalled::Stalled;
 use super::writer::{Look, Scratch, Writer};
 use super::{LOGS_COUNT_MAX, NOTICE_INTERVAL, PARTIAL_WAIT, RETRY_WAIT, TICK};
 
@@ -223,10 +224,11 @@ struct Pump {
     writers: HashMap<u64, Writer>,
     /// The buckets of apps, and how many logs of each there are.
     buckets: HashMap<String, (Option<Bucket>, usize)>,
-    /// Streams with more in them, with part of a line, of stalled files.
+    /// Streams with more in them, with part of a line, of stalled files: these are read when they are tried again, and at
+    /// no news before that.
     again: Vec<u64>,
     partial: Vec<u64>,
-    stalled: Vec<(Instant, u64)>,
+    stalled: Stalled,
     dropping: Vec<u64>,
     is_busy: bool,
 }
@@ -247,7 +249,7 @@ impl Pump {
             buckets: HashMap::new(),
             again: Vec::new(),
             partial: Vec::new(),
-            stalled: Vec::new(),
+            stalled: Stalled::default(),
             dropping: Vec::new(),
             is_busy: false,
         })
@@ -272,7 +274,7 @@ impl Pump {
             for event in &events {
                 match event.data.u64() {
                     WAKE => is_woken = true,
-                    key => self.news(key, event),
+                    key => self.news(key, event.flags),
                 }
             }
             if is_woken && !self.obey() {
@@ -295,13 +297,14 @@ impl Pump {
         is_waiting.then_some(PARTIAL_WAIT.min(RETRY_WAIT).min(NOTICE_INTERVAL) / 2)
     }
 
-    fn news(&mut self, key: u64, event: &Event) {
+    fn news(&mut self, key: u64, flags: EventFlags) {
         let pipe =
             self.writers.get_mut(&(key >> 1)).and_then(|writer| writer.pipes[(key & 1) as usize].as_mut());
         if let Some(pipe) = pipe {
-            let flags = event.flags;
             pipe.has_hung_up |= flags.contains(EventFlags::HUP);
-            self.look(key, false);
+            if !self.stalled.has(key) {
+                self.look(key, false);
+            }
         }
     }
 
@@ -322,7 +325,7 @@ impl Pump {
         match look {
             Look::Done(bytes) => self.is_busy |= bytes >= BUSY_BYTES,
             Look::More(_) => self.again.push(key),
-            Look::Stalled => self.stalled.push((Instant::now() + RETRY_WAIT, key)),
+            Look::Stalled => self.stalled.push(key, Instant::now() + RETRY_WAIT),
             Look::Ended => self.close(key),
         }
     }
@@ -414,9 +417,9 @@ impl Pump {
         }
         for _ in 0..LOOKS_MAX {
             self.again.retain(|other| *other != key);
-            self.stalled.retain(|(_, other)| *other != key);
+            self.stalled.remove(key);
             self.look(key, true);
-            if self.stalled.iter().any(|(_, other)| *other == key) {
+            if self.stalled.has(key) {
                 return;
             }
             if !self.again.contains(&key) {
@@ -438,7 +441,10 @@ impl Pump {
 
     /// What has waited long enough.
     fn due(&mut self) {
-        for key in std::mem::take(&mut self.again) {
+        let mut again = std::mem::take(&mut self.again);
+        again.sort_unstable();
+        again.dedup(); // news may have put it there once more
+        for key in again {
             self.look(key, false);
         }
         let now = now_ns();
@@ -446,15 +452,15 @@ impl Pump {
             let pipe =
                 self.writers.get(&(key >> 1)).and_then(|writer| writer.pipes[(key & 1) as usize].as_ref());
             let Some(since) = pipe.and_then(|pipe| pipe.partial_since_ns) else { continue };
-            if now.saturating_sub(since) >= PARTIAL_WAIT.as_nanos() as u64 {
+            let is_due = now.saturating_sub(since) >= PARTIAL_WAIT.as_nanos() as u64;
+            if is_due && !self.stalled.has(key) {
                 self.look(key, true);
             } else {
                 self.partial.push(key);
             }
         }
-        let at = Instant::now();
-        for (due, key) in std::mem::take(&mut self.stalled) {
-            if due <= at { self.retry(key) } else { self.stalled.push((due, key)) }
+        for key in self.stalled.take_due(Instant::now()) {
+            self.retry(key);
         }
         for number in std::mem::take(&mut self.dropping) {
             let Some(writer) = self.writers.get_mut(&number) else { continue };
@@ -465,3 +471,6 @@ impl Pump {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::{Status, Streaming};
 
 use super::fds::Writable;
-use super::feed::{Requests, feed, terminal_size};
+use super::feed::{Requests, feed, terminal_size, unreadable};
 use super::streams::{Stream, place};
 use super::{CALL_DEADLINE, Service};
 use crate::cell::core::{Attachment, Call, ToList};
@@ -116,17 +116,9 @@ impl Attached {
         let Attachment { input, terminal, pidfd, attempt, .. } = self.attachment;
         let attached = v1::Attached { terminal: terminal.is_some(), input: input.is_some() };
         tell(sender, Told::Attached(attached)).await;
-        let has_terminal = terminal.is_some();
         let asked: Requests<'_> = Box::pin(stream::unfold(requests, move |mut requests| async move {
-            let said = requests.message().await.ok()??.message;
-            let asked = match said {
-                Some(Said::Input(bytes)) => Some(Asked::Input(bytes)),
-                // Others may be attached as well: without a terminal the input stays open.
-                Some(Said::EndOfInput(is_end)) => Some(Asked::EndOfInput(is_end && has_terminal)),
-                Some(Said::Resize(size)) => Some(Asked::Resize(size)),
-                Some(Said::Signal(number)) => Some(Asked::Signal(number)),
-                Some(Said::Start(_)) | None => None,
-            };
+            let said = requests.message().await.transpose()?;
+            let asked = said.map_err(unreadable).and_then(|said| asked(said.message, attached));
             Some((asked, requests))
         }));
         let input = input.map(Writable::new).transpose();
@@ -148,7 +140,7 @@ impl Attached {
                 loop {
                     tokio::select! {
                         () = &mut telling => break,
-                        () = &mut feeding, if !is_fed => is_fed = true,
+                        fed = &mut feeding, if !is_fed => is_fed = fed.map(|()| true)?,
                     }
                 }
             }
@@ -157,13 +149,29 @@ impl Attached {
             }
             tokio::select! {
                 has_more = self.follower.changed() => if !has_more { break },
-                () = &mut feeding, if !is_fed => is_fed = true,
+                fed = &mut feeding, if !is_fed => is_fed = fed.map(|()| true)?,
             }
         }
         drop(feeding);
         let status = exit(&self.service, &self.id, attempt).await?;
         Ok(Told::Exit(v1::ExecExit { status }))
     }
+}
+
+/// What a peer asks for of an instance that this was said of.
+fn asked(said: Option<Said>, attached: v1::Attached) -> Result<Option<Asked>, Status> {
+    Ok(match said {
+        Some(Said::Input(_)) if !attached.input => {
+            let why = "the instance takes no input: run it with -i, or send none";
+            return Err(Status::failed_precondition(why));
+        }
+        Some(Said::Input(bytes)) => Some(Asked::Input(bytes)),
+        // Others may be attached as well: without a terminal the input stays open.
+        Some(Said::EndOfInput(is_end)) => Some(Asked::EndOfInput(is_end && attached.terminal)),
+        Some(Said::Resize(size)) => Some(Asked::Resize(size)),
+        Some(Said::Signal(number)) => Some(Asked::Signal(number)),
+        Some(Said::Start(_)) | None => None,
+    })
 }
 
 async fn tell(sender: &Sender, message: Told) {
@@ -246,5 +254,16 @@ mod tests {
             Told::Output(b"$ ".to_vec()),
         ];
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn input_is_refused_where_nothing_reads_it() {
+        let said = || Some(Said::Input(b"words".to_vec()));
+        let takes = |input| v1::Attached { terminal: false, input };
+        assert!(asked(said(), takes(true)).is_ok_and(|asked| asked == Some(Asked::Input(b"words".to_vec()))));
+        let refused = asked(said(), takes(false)).expect_err("nothing reads it");
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        let signal = asked(Some(Said::Signal(15)), takes(false)).expect("signals are none");
+        assert_eq!(signal, Some(Asked::Signal(15)));
     }
 }

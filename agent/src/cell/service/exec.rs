@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::fds::{Readable, Writable, ended};
-use super::feed::{feed, terminal_size};
+use super::feed::{feed, terminal_size, unreadable};
 use super::streams::{Stream, place};
 use super::{CALL_DEADLINE, Service};
 use crate::cell::core::{Call, Entrance};
@@ -143,7 +143,8 @@ async fn attend(
     }
 }
 
-/// The last message; none when the peer does not take what is before it.
+/// The last message; none when the peer does not take what is before it. A peer that says what cannot be ends the stream,
+/// and so its program.
 async fn stay(
     exec: Exec,
     requests: Streaming<v1::ExecRequest>,
@@ -151,7 +152,7 @@ async fn stay(
 ) -> Option<Result<v1::ExecResponse, Status>> {
     let failed = |error: io::Error| Some(Err(Status::internal(format!("attend to a program: {error}"))));
     match converse(exec, requests, sender).await {
-        Ok(Some(status)) => Some(Ok(v1::ExecResponse { message: Some(Told::Exit(v1::ExecExit { status })) })),
+        Ok(Some(told)) => Some(told.map(|message| v1::ExecResponse { message: Some(message) })),
         Ok(None) => None,
         Err(error) => failed(error),
     }
@@ -161,7 +162,7 @@ async fn converse(
     mut exec: Exec,
     requests: Streaming<v1::ExecRequest>,
     sender: &Sender,
-) -> io::Result<Option<u32>> {
+) -> io::Result<Option<Result<Told, Status>>> {
     let pid = u32::try_from(exec.pid()).unwrap_or(0);
     let started = v1::ExecResponse { message: Some(Told::Started(v1::ExecStarted { pid })) };
     if sender.send(Ok(started)).await.is_err() {
@@ -186,8 +187,8 @@ async fn converse(
     {
         let terminal = terminal.as_ref().map(|master| master.as_fd());
         let asked = stream::unfold(requests, |mut requests| async {
-            let message = requests.message().await.ok()??.message;
-            Some((message, requests))
+            let message = requests.message().await.transpose()?;
+            Some((message.map(|message| message.message).map_err(unreadable), requests))
         });
         let mut feeding = Box::pin(feed(exec.pidfd(), terminal, input, Box::pin(asked)));
         let mut end = Box::pin(ended(exec.pidfd()));
@@ -195,7 +196,10 @@ async fn converse(
         loop {
             tokio::select! {
                 ended = &mut end => break ended?,
-                () = &mut feeding, if !is_fed => is_fed = true,
+                fed = &mut feeding, if !is_fed => match fed {
+                    Ok(()) => is_fed = true,
+                    Err(refused) => return Ok(Some(Err(refused))),
+                },
                 _ = &mut bringing, if !is_brought => is_brought = true,
             }
         }
@@ -205,7 +209,7 @@ async fn converse(
         }
     }
     let exit = exec.wait().map_err(io::Error::other)?;
-    Ok(Some(u32::from(exit.status())))
+    Ok(Some(Ok(Told::Exit(v1::ExecExit { status: u32::from(exit.status()) }))))
 }
 
 /// Brings what comes out of `from` to the peer until its end, or until the time is over: then what is there yet.

@@ -4,6 +4,8 @@
 //! follower of each instance ──chunk──> its queue ──oldest first──> message, when the peer takes one
 //!      ^ ended: the instance is over, or another container of it writes on: asked of the core
 //! ```
+//! A stream may be of thousands of logs, and stall. What it has read of them is bounded for all together
+//! ([`READ_AHEAD_BYTES`]), and it keeps no more than [`FILES_COUNT_MAX`] files open.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,14 +17,19 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Status;
 
 use super::Service;
-use super::streams::{Stream, place};
+use super::streams::{Stream, cut_off, place};
 use crate::cell::core::{Call, Written};
 use crate::cell::logs::{self, Entry, Follower, From, LogsError, Source};
 
 /// Lines of one message.
 const LINES_PER_MESSAGE_MAX: usize = 512;
-/// Bytes read of a log at once.
-const CHUNK_BYTES: usize = 64 << 10;
+/// Bytes read of all logs before their lines are taken; of each of them its last line may be beyond.
+const READ_AHEAD_BYTES: usize = 1 << 20;
+/// Bytes read of one log at once, of many logs and of few.
+const CHUNK_BYTES_MIN: usize = 1 << 10;
+const CHUNK_BYTES_MAX: usize = 64 << 10;
+/// Logs whose files stay open between two reads; of more, each is opened for every read.
+const FILES_COUNT_MAX: usize = 16;
 /// How often a log is asked for that is just being taken up, and how long is waited between two times.
 const TRIES_COUNT: u32 = 250;
 const TRY_WAIT: Duration = Duration::from_millis(20);
@@ -133,11 +140,10 @@ impl Reader {
     async fn next(&mut self) -> Result<Option<v1::LogsResponse>, Status> {
         loop {
             if *self.closing.borrow() {
-                return Ok(None);
+                return Err(cut_off("instances go on; ask the next one for what follows"));
             }
             // Files that were just written are read from memory.
-            tokio::task::block_in_place(|| self.fill())?;
-            let lines = self.take();
+            let lines = tokio::task::block_in_place(|| gather(&mut self.sources))?;
             if !lines.is_empty() {
                 return Ok(Some(v1::LogsResponse { lines }));
             }
@@ -146,32 +152,6 @@ impl Reader {
             }
             self.wait().await?;
         }
-    }
-
-    fn fill(&mut self) -> Result<(), Status> {
-        for source in self.sources.iter_mut().filter(|source| source.queue.is_empty()) {
-            let chunk = source.follower.read(CHUNK_BYTES).map_err(unreadable)?;
-            source.missed += chunk.missed_count;
-            source.queue.extend(chunk.entries);
-        }
-        Ok(())
-    }
-
-    /// The oldest lines, as long as each log has one or nothing more for now.
-    fn take(&mut self) -> Vec<v1::LogLine> {
-        let (mut lines, mut bytes) = (Vec::new(), 0);
-        while lines.len() < LINES_PER_MESSAGE_MAX && bytes < MESSAGE_BYTES {
-            let with_lines = self.sources.iter_mut().filter(|source| !source.queue.is_empty());
-            let oldest = with_lines.min_by_key(|source| source.queue.front().map_or(0, |line| line.time_ns));
-            let Some(source) = oldest else { break };
-            let Some(entry) = source.queue.pop_front() else { break };
-            bytes += entry.payload.len();
-            lines.push(line(source, entry));
-            if source.queue.is_empty() {
-                break; // what it has next may be older than the others' next
-            }
-        }
-        lines
     }
 
     async fn wait(&mut self) -> Result<(), Status> {
@@ -221,6 +201,57 @@ impl Reader {
     }
 }
 
+/// A message's lines, the oldest first; none when there are none for now.
+fn gather(sources: &mut [Reading]) -> Result<Vec<v1::LogLine>, Status> {
+    let (mut lines, mut bytes) = (Vec::new(), 0);
+    loop {
+        match fill(sources) {
+            Ok(()) => {}
+            Err(status) if lines.is_empty() => return Err(status),
+            Err(_) => return Ok(lines), // the next read tells of it again
+        }
+        if !take(sources, &mut lines, &mut bytes) {
+            return Ok(lines);
+        }
+    }
+}
+
+/// Has a line of each log that has one.
+fn fill(sources: &mut [Reading]) -> Result<(), Status> {
+    let (chunk_bytes, keeps_files) = (chunk_bytes(sources.len()), sources.len() <= FILES_COUNT_MAX);
+    for source in sources.iter_mut().filter(|source| source.queue.is_empty()) {
+        let chunk = source.follower.read(chunk_bytes);
+        if !keeps_files {
+            source.follower.let_go();
+        }
+        let chunk = chunk.map_err(unreadable)?;
+        source.missed += chunk.missed_count;
+        source.queue.extend(chunk.entries);
+    }
+    Ok(())
+}
+
+/// What is read of each of so many logs.
+fn chunk_bytes(sources_count: usize) -> usize {
+    (READ_AHEAD_BYTES / sources_count.max(1)).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
+}
+
+/// Adds the oldest lines, as long as each log has one or nothing more for now; true when a log is to be read on.
+fn take(sources: &mut [Reading], lines: &mut Vec<v1::LogLine>, bytes: &mut usize) -> bool {
+    while lines.len() < LINES_PER_MESSAGE_MAX && *bytes < MESSAGE_BYTES {
+        let with_lines = sources.iter_mut().filter(|source| !source.queue.is_empty());
+        let oldest = with_lines.min_by_key(|source| source.queue.front().map_or(0, |line| line.time_ns));
+        let Some(source) = oldest else { return false };
+        let Some(entry) = source.queue.pop_front() else { return false };
+        *bytes += entry.payload.len();
+        lines.push(line(source, entry));
+        if source.queue.is_empty() {
+            return true; // what it has next may be older than the others' next
+        }
+    }
+    false
+}
+
 /// The first of several; none of none.
 async fn any<F: Future<Output = ()> + Unpin>(futures: Vec<F>) {
     if futures.is_empty() {
@@ -248,3 +279,6 @@ fn line(source: &mut Reading, entry: Entry) -> v1::LogLine {
         missed: std::mem::take(&mut source.missed),
     }
 }
+
+#[cfg(test)]
+mod tests;

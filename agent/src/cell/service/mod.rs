@@ -4,7 +4,9 @@
 //! message ── checked here ──> Call ──> core ──> answer
 //!                              Watch, Drain: streams that read the ring of events, each with a place among streams_max
 //! ```
-//! A stream's messages are made as its peer takes them: one that stalls costs its place and two messages.
+//! A stream's messages are made as its peer takes them: one that stalls costs its place and two messages. One of Logs costs
+//! besides what it has read ahead, a MiB or, of more than a thousand logs, a KiB of each, and the last line of each; and 16
+//! open files. One of Exec or Attach has 256 KiB of input that waits, and one message more.
 
 mod attach;
 mod check;
@@ -59,7 +61,7 @@ struct Inner {
     workers: Workers,
     core: Sender<Input>,
     streams: Arc<Semaphore>,
-    /// True when the agent ends: open streams end too.
+    /// True when the agent ends: open streams are cut off.
     closing: watch::Sender<bool>,
 }
 
@@ -86,7 +88,7 @@ impl Service {
         server.max_encoding_message_size(ANSWER_BYTES_MAX)
     }
 
-    /// Ends the open streams.
+    /// Cuts the open streams off.
     pub fn close(&self) {
         self.0.closing.send_replace(true);
         self.0.books.service().close();

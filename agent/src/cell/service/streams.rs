@@ -14,6 +14,10 @@ use crate::cell::events::{Events, TokenError};
 /// Events of one message.
 const EVENTS_PER_MESSAGE_MAX: usize = 512;
 
+/// What a peer does whose stream was cut off.
+const WATCH_ON: &str = "what was accepted goes on; watch the next one from the last token on";
+const DRAIN_ON: &str = "it drains when it is back; ask the next one how many are left";
+
 /// A stream of messages.
 pub type Stream<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
 
@@ -46,37 +50,33 @@ pub(super) fn watch(
     let next = |watcher: Option<Watcher>| async move {
         let mut watcher = watcher?;
         match watcher.next().await {
-            Some(Ok(response)) => Some((Ok(response), Some(watcher))),
-            Some(Err(status)) => Some((Err(status), None)),
-            None => None,
+            Ok(response) => Some((Ok(response), Some(watcher))),
+            Err(status) => Some((Err(status), None)),
         }
     };
     Ok(Box::pin(stream::unfold(Some(watcher), next)))
 }
 
 impl Watcher {
-    async fn next(&mut self) -> Option<Result<v1::WatchResponse, Status>> {
+    async fn next(&mut self) -> Result<v1::WatchResponse, Status> {
         loop {
             if *self.closing.borrow() {
-                return None;
+                return Err(cut_off(WATCH_ON));
             }
             self.news.mark_unchanged();
-            let (events, last) = match self.events.after(self.number, EVENTS_PER_MESSAGE_MAX) {
-                Ok(found) => found,
-                Err(error) => return Some(Err(refused(error))),
-            };
+            let (events, last) = self.events.after(self.number, EVENTS_PER_MESSAGE_MAX).map_err(refused)?;
             let is_new = last > self.number;
             self.number = last;
             let events: Vec<_> = events.into_iter().filter(|event| self.wants(event)).collect();
             if !events.is_empty() {
-                return Some(Ok(v1::WatchResponse { events, token: self.events.token(last) }));
+                return Ok(v1::WatchResponse { events, token: self.events.token(last) });
             }
             if is_new {
                 continue;
             }
             tokio::select! {
-                changed = self.news.changed() => changed.ok()?,
-                _ = self.closing.wait_for(|closing| *closing) => return None,
+                changed = self.news.changed() => changed.map_err(|_| cut_off(WATCH_ON))?,
+                _ = self.closing.wait_for(|closing| *closing) => {}
             }
         }
     }
@@ -108,7 +108,7 @@ pub(super) fn drain(service: &Service, cancel: bool) -> Result<Stream<v1::DrainR
         Drain { news, closing, told: None, cancel, _place: place(service)?, service: service.clone() };
     let next = |drain: Option<Drain>| async move {
         let mut drain = drain?;
-        match drain.next().await? {
+        match drain.next().await {
             Ok(left) => {
                 let is_last = left == 0 || drain.cancel;
                 Some((Ok(v1::DrainResponse { left }), (!is_last).then_some(drain)))
@@ -120,25 +120,30 @@ pub(super) fn drain(service: &Service, cancel: bool) -> Result<Stream<v1::DrainR
 }
 
 impl Drain {
-    async fn next(&mut self) -> Option<Result<u32, Status>> {
+    async fn next(&mut self) -> Result<u32, Status> {
         loop {
+            if *self.closing.borrow() {
+                return Err(cut_off(DRAIN_ON));
+            }
             self.news.mark_unchanged();
-            let look = match self.service.look().await {
-                Ok(look) => look,
-                Err(status) => return Some(Err(status)),
-            };
+            let look = self.service.look().await?;
             if self.told.replace(look.live_count()) != Some(look.live_count()) {
-                return Some(Ok(look.live_count()));
+                return Ok(look.live_count());
             }
             if !look.is_draining && !self.cancel {
-                return Some(Err(Status::aborted("the drain was cancelled")));
+                return Err(Status::aborted("the drain was cancelled"));
             }
             tokio::select! {
-                changed = self.news.changed() => changed.ok()?,
-                _ = self.closing.wait_for(|closing| *closing) => return None,
+                changed = self.news.changed() => changed.map_err(|_| cut_off(DRAIN_ON))?,
+                _ = self.closing.wait_for(|closing| *closing) => {}
             }
         }
     }
+}
+
+/// How a stream ends that the agent's end cuts off: not as one that is at its end. `next` says what its peer does then.
+pub(super) fn cut_off(next: &str) -> Status {
+    Status::unavailable(format!("the agent ends: {next}"))
 }
 
 /// A place among the streams.
