@@ -204,21 +204,21 @@ impl Reader {
 /// A message's lines, the oldest first; none when there are none for now.
 fn gather(sources: &mut [Reading]) -> Result<Vec<v1::LogLine>, Status> {
     let (mut lines, mut bytes) = (Vec::new(), 0);
-    loop {
-        match fill(sources) {
-            Ok(()) => {}
-            Err(status) if lines.is_empty() => return Err(status),
-            Err(_) => return Ok(lines), // the next read tells of it again
-        }
-        if !take(sources, &mut lines, &mut bytes) {
-            return Ok(lines);
+    let sources_count = sources.len();
+    fill(sources, sources_count)?;
+    // What others have got since is younger than all that is taken here.
+    while let Some(drained) = take(sources, &mut lines, &mut bytes) {
+        let Some(source) = sources.get_mut(drained..=drained) else { break };
+        if fill(source, sources_count).is_err() {
+            break; // the next read tells of it again
         }
     }
+    Ok(lines)
 }
 
-/// Has a line of each log that has one.
-fn fill(sources: &mut [Reading]) -> Result<(), Status> {
-    let (chunk_bytes, keeps_files) = (chunk_bytes(sources.len()), sources.len() <= FILES_COUNT_MAX);
+/// Has a line of each log that has one, of a stream of so many logs.
+fn fill(sources: &mut [Reading], sources_count: usize) -> Result<(), Status> {
+    let (chunk_bytes, keeps_files) = (chunk_bytes(sources_count), sources_count <= FILES_COUNT_MAX);
     for source in sources.iter_mut().filter(|source| source.queue.is_empty()) {
         let chunk = source.follower.read(chunk_bytes);
         if !keeps_files {
@@ -236,20 +236,20 @@ fn chunk_bytes(sources_count: usize) -> usize {
     (READ_AHEAD_BYTES / sources_count.max(1)).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX)
 }
 
-/// Adds the oldest lines, as long as each log has one or nothing more for now; true when a log is to be read on.
-fn take(sources: &mut [Reading], lines: &mut Vec<v1::LogLine>, bytes: &mut usize) -> bool {
+/// Adds the oldest lines, as long as each log has one or nothing more for now; answers which log is to be read on.
+fn take(sources: &mut [Reading], lines: &mut Vec<v1::LogLine>, bytes: &mut usize) -> Option<usize> {
     while lines.len() < LINES_PER_MESSAGE_MAX && *bytes < MESSAGE_BYTES {
-        let with_lines = sources.iter_mut().filter(|source| !source.queue.is_empty());
-        let oldest = with_lines.min_by_key(|source| source.queue.front().map_or(0, |line| line.time_ns));
-        let Some(source) = oldest else { return false };
-        let Some(entry) = source.queue.pop_front() else { return false };
+        let with_lines = sources.iter_mut().enumerate().filter(|(_, source)| !source.queue.is_empty());
+        let (index, source) =
+            with_lines.min_by_key(|(_, source)| source.queue.front().map_or(0, |line| line.time_ns))?;
+        let entry = source.queue.pop_front()?;
         *bytes += entry.payload.len();
         lines.push(line(source, entry));
         if source.queue.is_empty() {
-            return true; // what it has next may be older than the others' next
+            return Some(index); // what it has next may be older than the others' next
         }
     }
-    false
+    None
 }
 
 /// The first of several; none of none.
