@@ -40,12 +40,10 @@ fn run(context: &Context, args: &RunArgs) -> Result<u8> {
     let mut status = 0;
     let mut waiting: BTreeMap<String, ()> = BTreeMap::new();
     for outcome in &outcomes {
-        if outcome.result() == v1::outcome::Result::Done {
-            waiting.insert(outcome.id.clone(), ());
-        } else {
-            let words = if outcome.detail.is_empty() { "it is there already" } else { &outcome.detail };
-            output::complain(&format_args!("{}: {words}", outcome.id));
+        if refused(outcome) {
             status = EXIT_FAILED;
+        } else {
+            waiting.insert(outcome.id.clone(), ());
         }
     }
     if waiting.is_empty() {
@@ -63,6 +61,16 @@ fn run(context: &Context, args: &RunArgs) -> Result<u8> {
         !waiting.is_empty()
     })?;
     Ok(status)
+}
+
+/// Whether a start was not taken; says why.
+pub(super) fn refused(outcome: &v1::Outcome) -> bool {
+    let is_refused = outcome.result() != v1::outcome::Result::Done;
+    if is_refused {
+        let words = if outcome.detail.is_empty() { "it is there already" } else { &outcome.detail };
+        output::complain(&format_args!("{}: {words}", outcome.id));
+    }
+    is_refused
 }
 
 /// Prints an instance that runs or has failed; its status for the caller, or nothing while it is on its way.
@@ -87,7 +95,7 @@ fn settled(instance: &v1::Instance) -> Option<u8> {
     }
 }
 
-fn ids(args: &RunArgs) -> Result<Vec<String>> {
+pub(super) fn ids(args: &RunArgs) -> Result<Vec<String>> {
     let count = args.detached.count;
     match &args.name {
         Some(name) if count == 1 => Ok(vec![name.clone()]),
@@ -96,8 +104,8 @@ fn ids(args: &RunArgs) -> Result<Vec<String>> {
     }
 }
 
-/// The flags as a message.
-fn spec_of(args: &RunArgs) -> Result<v1::Spec> {
+/// The flags as a message. In the foreground it is a task.
+pub(super) fn spec_of(args: &RunArgs) -> Result<v1::Spec> {
     refuse(args)?;
     let restart = match args.detached.restart {
         RestartWhen::No => v1::restart::Policy::Never,
@@ -142,7 +150,7 @@ fn spec_of(args: &RunArgs) -> Result<v1::Spec> {
         labels: args.label.iter().map(label).collect(),
         restart: Some(v1::Restart { policy: restart.into(), ..v1::Restart::default() }),
         stop: Some(v1::Stop { signal: args.stop_signal.clone().unwrap_or_default(), grace_ms }),
-        task: args.detached.task,
+        task: args.detached.task || !args.detached.detach,
         result_ttl_s: 0,
         health: args.health.message()?,
     })
@@ -160,7 +168,7 @@ fn port(wish: &PortWish) -> v1::Port {
 fn refuse(args: &RunArgs) -> Result<()> {
     let refused =
         |what: &str, reason: &str| Err(Error::Argument { what: what.into(), reason: reason.into() });
-    if args.rm {
+    if args.rm && args.detached.detach {
         return refused(
             "--rm",
             "a cell forgets what ended by itself (limits.ended_ttl_s): leave it out with -d",

@@ -31,9 +31,11 @@ pub(super) fn main(context: &Context, args: &LogsArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Prints a line; `is_named` with its instance.
+///
 /// # Errors
 /// When the reader went away.
-fn show(line: &v1::LogLine, is_named: bool, with_time: bool, json: bool) -> io::Result<()> {
+pub(super) fn show(line: &v1::LogLine, is_named: bool, with_time: bool, json: bool) -> io::Result<()> {
     let text = String::from_utf8_lossy(&line.text);
     if json {
         let stream = line.stream().as_str_name().trim_start_matches("STREAM_").to_ascii_lowercase();

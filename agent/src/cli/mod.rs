@@ -23,6 +23,7 @@ mod exec;
 mod gc;
 mod health_args;
 mod images;
+mod in_front;
 mod info;
 mod inspect;
 mod logs;

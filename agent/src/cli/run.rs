@@ -20,6 +20,7 @@ use rustix::process::Signal;
 
 use super::context::{self, Context};
 use super::detached;
+use super::in_front;
 use super::prepared::Place;
 use super::run_args::{Pull, RunArgs};
 use super::timing::{Stage, Timing};
@@ -36,6 +37,9 @@ use crate::{Error, Result, spec};
 pub(super) fn main(context: &Context, args: &RunArgs) -> ExitCode {
     if args.detached.detach {
         return detached::main(context, args);
+    }
+    if args.network == Some(Network::Cell) || !args.publish.is_empty() {
+        return in_front::main(context, args);
     }
     if args.health.has_check() {
         let reason = "only a cell looks at health: add -d".to_owned();
@@ -62,7 +66,6 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> ExitCode {
 
 fn run(context: &Context, args: &RunArgs, timing: &mut Timing) -> Result<Exit> {
     check_terminal(args)?;
-    check_network(args)?;
     let (store, ladder) = context.store_and_ladder()?;
     let record = image(context, args, &store, timing)?;
     timing.reached(Stage::Resolve);
@@ -98,15 +101,6 @@ fn check_terminal(args: &RunArgs) -> Result<()> {
     if args.tty && args.interactive && !io::stdin().is_terminal() {
         let reason = "standard input is not a terminal; leave out -t (or -i)".into();
         return Err(Error::Argument { what: "-t".into(), reason });
-    }
-    Ok(())
-}
-
-/// Addresses and ports of the cell's network are the agent's to give, and to take back.
-fn check_network(args: &RunArgs) -> Result<()> {
-    if args.network == Some(Network::Cell) {
-        let reason = "only the cell's containers are on its network: add -d, or use none or host".into();
-        return Err(Error::Argument { what: "--network cell".into(), reason });
     }
     Ok(())
 }

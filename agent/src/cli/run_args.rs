@@ -107,18 +107,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "BYTES", help_heading = "Files")]
     pub shm_size: Option<Size>,
 
-    /// Network: none has loopback only, host is this machine's, cell the cell's, with -d only [default: none; with -d
+    /// Network: none has loopback only, host is this machine's, cell the cell's [default: none; with -p cell; with -d
     /// cell, if the cell has a network]
     #[arg(long, alias = "net", value_name = "none|host|cell", help_heading = "Network")]
     pub network: Option<Network>,
     /// Port of this machine that leads to a port of the container, on the cell's network; host port 0 is any; repeatable
-    #[arg(
-        short,
-        long,
-        value_name = "HOST:CONTAINER[/tcp|udp]",
-        requires = "detach",
-        help_heading = "Network"
-    )]
+    #[arg(short, long, value_name = "HOST:CONTAINER[/tcp|udp]", help_heading = "Network")]
     pub publish: Vec<PortWish>,
     /// Host name inside
     #[arg(long, value_name = "NAME", help_heading = "Network")]

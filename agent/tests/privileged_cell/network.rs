@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::process::{Child, Stdio};
 
 use celda_api::cell::v1;
 use celda_api::cell::v1::check::Probe;
@@ -182,12 +183,60 @@ fn privileged_a_cell_without_nft_comes_up_and_refuses_what_needs_it() {
 }
 
 #[test]
-fn privileged_the_network_is_the_cells_and_not_of_containers_in_the_foreground() {
-    let Some(cell) = Cell::up("not_in_the_foreground") else { return };
-    let said = cell.fails(125, &["run", "--network", "cell", &cell.image(), "true"]);
+fn privileged_a_container_in_the_foreground_is_a_task_on_the_network() {
+    let Some((mut cell, host)) = Cell::up_on_a_host("in_the_foreground", "") else { return };
+    let image = cell.image();
+    let script = "trap 'echo ends; exit 5' TERM; echo out; echo err >&2; while :; do busybox sleep 0.1; done";
+    let args = ["run", "--rm", "--name", "front", "-p", "8080:80", &image, "/bin/sh", "-c", script];
+    let begun = |args: &[&str]| {
+        let mut command = cell.command(args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let front = begun(&args);
+    let server = serve(&of_process(running(&cell, "front").pid), 80);
+    assert!(at_loopback(&host, 8080));
+    drop(server);
+    wait_until(|| cell.ok(&["logs", "front"]).contains("out"), "it writes");
+    let signal = |child: &Child| {
+        rustix::process::kill_process(rustix::process::Pid::from_child(child), rustix::process::Signal::INT)
+    };
+    signal(&front).unwrap();
+    let output = front.wait_with_output().unwrap();
+    let said = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), said.0.as_ref(), said.1.as_ref()), (Some(5), "out\nends\n", "err\n"));
+    assert!(!cell.list().0.iter().any(|one| one.id == "front"), "--rm forgets it");
+
+    // What ignores the signal ends with the second one.
+    let deaf = begun(&["run", "--network", "cell", "--name", "deaf", &image, "/bin/sh", "-c", FOREVER]);
+    running(&cell, "deaf");
+    signal(&deaf).unwrap();
+    cell.wait("deaf", |one| one.status() == v1::Status::Stopping);
+    signal(&deaf).unwrap();
+    assert_eq!(deaf.wait_with_output().unwrap().status.code(), Some(128 + 9));
+    let said = cell.fails(127, &["run", "--network", "cell", &image, "/missing"]);
+    assert!(said.contains("/missing"), "{said}");
+    let said = cell.fails(125, &["run", "-it", "-p", "80:80", &image, "sh"]);
     assert!(said.contains("add -d"), "{said}");
-    let said = cell.fails(125, &["run", "-p", "80:80", &cell.image(), "true"]);
-    assert!(said.contains("--detach"), "{said}");
+    // The agent's end is told, and the container goes on.
+    let left = begun(&["run", "--network", "cell", "--name", "left", &image, "/bin/sh", "-c", FOREVER]);
+    let pid = running(&cell, "left").pid;
+    cell.end();
+    assert_eq!(left.wait_with_output().unwrap().status.code(), Some(125));
+    let said = cell.fails(125, &["run", "--network", "cell", &image, "true"]);
+    assert!(said.contains("celda agent"), "{said}");
+    cell.begin();
+    assert_eq!(running(&cell, "left").pid, pid);
+    cell.leaves_nothing("containers in the foreground");
+    has_nothing(&host);
+}
+
+#[test]
+fn privileged_a_cell_whose_network_is_off_says_so() {
+    let Some(cell) = Cell::up("network_is_off") else { return };
+    for wanted in [["--network", "cell"], ["-p", "80:80"]] {
+        let said = cell.fails(125, &[&["run"], &wanted[..], &[&cell.image(), "true"]].concat());
+        assert!(said.contains("network.enabled is false"), "{said}");
+    }
     for wrong in ["80", "65536:80", "80:65536", "80:0", "80:80/sctp", "a:b"] {
         let said = cell.fails(125, &["run", "-d", "-p", wrong, &cell.image(), "true"]);
         assert!(said.contains("--publish"), "{said}");
