@@ -116,6 +116,9 @@ mod tests {
 
     use super::*;
 
+    /// The longest that a test waits for what must come.
+    const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+
     /// What becomes of a peer that says this, and what its program has read by then.
     fn fed(said: Vec<Result<Option<Asked>, Status>>) -> (Result<(), Status>, Vec<u8>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -123,7 +126,8 @@ mod tests {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).expect("a pipe");
             let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).expect("a pidfd");
             let input = Some(Writable::new(write).expect("made"));
-            let fed = feed(pidfd.as_fd(), None, input, Box::pin(stream::iter(said))).await;
+            let fed = feed(pidfd.as_fd(), None, input, Box::pin(stream::iter(said)));
+            let fed = tokio::time::timeout(DEADLINE, fed).await.expect("it ends");
             let mut bytes = vec![0; 2 * INPUT_BYTES_MAX];
             let count = rustix::io::read(&read, bytes.as_mut_slice()).unwrap_or(0);
             bytes.truncate(count);
