@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const INSTANCES_COUNT: usize = 300;
 const SMOKE_INSTANCES_COUNT: usize = 3;
 const INTERVAL: Duration = Duration::from_millis(100);
+/// Connections that wait for the server, which stands for all instances: they may all be looked at in one moment. listen(2).
+const BACKLOG: i32 = 1024;
 /// The longest that instances may take to be up.
 const UP_WAIT: Duration = Duration::from_secs(30);
 
@@ -36,6 +38,7 @@ pub(crate) fn run(options: &Room) -> Result<()> {
 /// Answers every connection on one thread; counts them.
 fn server(looks: Arc<AtomicU64>) -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    rustix::net::listen(&listener, BACKLOG)?;
     let port = listener.local_addr()?.port();
     std::thread::Builder::new().name("server".to_owned()).spawn(move || {
         let mut buffer = [0; 4096];

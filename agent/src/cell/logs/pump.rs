@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
 use super::error::{LogsError, Result};
@@ -63,6 +63,8 @@ struct Queue {
 struct Inbox {
     queue: Mutex<Queue>,
     wake: OwnedFd,
+    /// Cuts the thread's pause short.
+    hurry: OwnedFd,
 }
 
 impl Inbox {
@@ -71,10 +73,13 @@ impl Inbox {
     }
 
     fn send(&self, command: Command) -> Result<()> {
+        // The end of an instance is shown when its log is finished. A new log's pipes can wait.
+        let hurry = matches!(command, Command::Finish(_)).then_some(&self.hurry);
         self.queue().commands.push(command);
-        rustix::io::write(&self.wake, &1_u64.to_ne_bytes())
-            .map(drop)
-            .map_err(LogsError::kernel("wake the logs' thread"))
+        [Some(&self.wake), hurry].into_iter().flatten().try_for_each(|event| {
+            let written = rustix::io::write(event, &1_u64.to_ne_bytes()).map(drop);
+            written.map_err(LogsError::kernel("wake the logs' thread"))
+        })
     }
 }
 
@@ -99,9 +104,11 @@ impl Logs {
             std::fs::create_dir_all(directory).map_err(LogsError::io("make", directory))?;
         }
         let (mark, in_flight) = Mark::open(&run)?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(LogsError::kernel("make an eventfd"))?;
-        let inbox = Arc::new(Inbox { queue: Mutex::default(), wake });
+        let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let failed = LogsError::kernel::<Errno>;
+        let (wake, hurry) =
+            (event().map_err(failed("make an eventfd"))?, event().map_err(failed("make an eventfd"))?);
+        let inbox = Arc::new(Inbox { queue: Mutex::default(), wake, hurry });
         let pump = Pump::new(Arc::clone(&inbox), mark)?;
         let thread = std::thread::Builder::new()
             .name("celda-logs".to_owned())
@@ -282,10 +289,16 @@ impl Pump {
             }
             self.due();
             if !self.is_busy && self.again.is_empty() && !is_woken {
-                // Until then lines gather in their pipes.
-                std::thread::sleep(TICK.saturating_sub(looked_at.elapsed()));
+                self.pause(TICK.saturating_sub(looked_at.elapsed()));
             }
         }
+    }
+
+    /// Lets lines gather in their pipes, as long as nobody is in a hurry.
+    fn pause(&self, pause: Duration) {
+        let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) };
+        let mut hurry = [PollFd::new(&self.inbox.hurry, PollFlags::IN)];
+        let _ = poll(&mut hurry, Some(&pause)); // what is wanted is read with the next events
     }
 
     /// How long nothing is due; forever when nothing is waited for. Below a second.
@@ -355,7 +368,9 @@ impl Pump {
     /// Takes the commands; false for the end.
     fn obey(&mut self) -> bool {
         let mut count = [0; 8];
-        let _ = rustix::io::read(&self.inbox.wake, &mut count);
+        for event in [&self.inbox.wake, &self.inbox.hurry] {
+            let _ = rustix::io::read(event, &mut count);
+        }
         let commands = std::mem::take(&mut self.inbox.queue().commands);
         for command in commands {
             match command {

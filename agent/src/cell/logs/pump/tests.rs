@@ -27,8 +27,8 @@ impl One {
         let root = tempfile::tempdir().expect("a directory");
         let directory = root.path().join("log");
         let (mark, _) = Mark::open(root.path()).expect("a mark");
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
-        let inbox = Arc::new(Inbox { queue: Mutex::default(), wake });
+        let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
+        let inbox = Arc::new(Inbox { queue: Mutex::default(), wake: event(), hurry: event() });
         let mut pump = Pump::new(inbox, mark).expect("a pump");
         let (files, tail) = Files::open(&directory, SMALL, now_ns()).expect("files");
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
