@@ -49,7 +49,7 @@ impl Attic {
         run: &Path,
         work: impl FnOnce(&mut Attached) -> T + Send + 'static,
     ) -> Refused<T> {
-        let started = self.0.get_or_init(|| start(run.join("lower")));
+        let started = self.0.get_or_init(|| start(run));
         let thread =
             started.as_ref().map_err(|(errno, kernel)| Refusal { errno: *errno, kernel: kernel.clone() })?;
         let gone =
@@ -118,13 +118,14 @@ fn refused(what: &'static str) -> impl FnOnce(Errno) -> Refusal {
     move |errno| Refusal { errno, kernel: what.to_owned() }
 }
 
-fn start(directory: PathBuf) -> Result<Sender<Work>, Failed> {
+fn start(run: &Path) -> Result<Sender<Work>, Failed> {
+    let (directory, pins) = (run.join("lower"), run.join("mounts"));
     let of_io = |error: std::io::Error| (Errno::from_io_error(&error).unwrap_or(Errno::IO), String::new());
     std::fs::create_dir_all(&directory).map_err(of_io)?;
     let (sender, works) = channel::<Work>();
     let (ready, is_ready) = channel();
     let thread = std::thread::Builder::new().name("celda-attic".to_owned()).spawn(move || {
-        let moved = move_in(&directory).map_err(|Refusal { errno, kernel }| (errno, kernel));
+        let moved = move_in(&directory, &pins).map_err(|Refusal { errno, kernel }| (errno, kernel));
         let failed = moved.is_err();
         let _ = ready.send(moved);
         let mut attached = Attached { directory, images: HashMap::new(), points_count: 0 };
@@ -137,11 +138,13 @@ fn start(directory: PathBuf) -> Result<Sender<Work>, Failed> {
     Ok(sender)
 }
 
-/// Gives the calling thread a mount namespace, and a tmpfs at `directory` there.
-fn move_in(directory: &Path) -> Refused<()> {
+/// Gives the calling thread a mount namespace, and a tmpfs at `directory` there. The copies of pinned images are dropped:
+/// being private, they would keep the files of images that are removed.
+fn move_in(directory: &Path, pins: &Path) -> Refused<()> {
     crate::sys::namespace::unshare_mounts().map_err(refused("unshare the mount namespace"))?;
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", slave).map_err(refused("separate the mount namespace"))?;
+    let _ = rustix::mount::unmount(pins, UnmountFlags::DETACH); // there may be none
     let tmpfs = Context::open("tmpfs")?;
     tmpfs.string("mode", "0700")?;
     let tmpfs = tmpfs.mount(MountAttrFlags::empty())?;

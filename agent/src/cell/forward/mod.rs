@@ -6,9 +6,9 @@
 //!                                                          └── again, after a back-off ──┘
 //! ```
 //! A forwarder reads the files that followers read, so an instance never waits for it, and what it keeps in memory is one
-//! batch, and some notices of what went away. A log's place moves only when the other side has what is before it; a batch that may or may not have come is sent
-//! again, so that lines are there once or twice, and not never. What rotation or an instance's removal took away before it
-//! was sent is counted, in a notice in its place.
+//! batch, and some notices of what went away. A log's place moves only when the other side has what is before it; a batch
+//! that may or may not have come is sent again, so that lines are there once or twice, and not never. What rotation or an
+//! instance's removal took away before it was sent is counted, in a notice in its place.
 
 mod catalog;
 pub mod config;
