@@ -8,6 +8,7 @@
 //!   Directory     a clone of trees/<chain id>/rootfs, read-only      everything else
 //!                 |
 //!             lower mount fd --overlay(lowerdir+ = fd, upperdir, workdir, volatile)--> root mount fd
+//!                              before Linux 6.15 by a thread that keeps the image attached: attic
 //! ```
 //!
 //! A file-backed or loop mount has a page cache of its own: two mounts of one index share nothing, two overlays of
