@@ -10,7 +10,7 @@ pub const WORDS_BYTES_MAX: usize = 512;
 /// Where more was.
 const CUT: char = '…';
 
-/// The words, or as many of them as fit and [`CUT`].
+/// The words, or as many of them as fit and an ellipsis.
 ///
 /// ```
 /// # use celda::cell::words::{WORDS_BYTES_MAX, bounded};
