@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
+use super::attic::Attached;
 use super::context::{Context, Refusal, Refused};
 use super::ladder::Ladder;
 use super::writable::WritableLayer;
@@ -89,7 +90,8 @@ impl Ladder {
         };
         let shown = mapped.as_ref().map_or(lower, |mapped| mapped.as_fd());
         let Some(layer) = upper else {
-            return duplicate(shown)
+            return self
+                .again(shown)
                 .map_err(|refusal| refusal.at("mount image again", Path::new("/"), OVERLAY_HINT));
         };
         let abilities = self.overlay;
@@ -110,6 +112,20 @@ impl Ladder {
             overlay_over(abilities, lower.as_fd(), attached, (layer, space))
         });
         made.map_err(|refusal| refusal.at("attach image for", layer, OVERLAY_HINT))?
+    }
+
+    /// Another detached mount of an image's tree.
+    fn again(&self, image: BorrowedFd<'_>) -> Refused<OwnedFd> {
+        match clone_detached(image) {
+            Err(Errno::INVAL) => {
+                let image = rustix::io::fcntl_dupfd_cloexec(image, 3).map_err(Refusal::of)?;
+                let cloned = move |images: &mut Attached| {
+                    clone_detached(images.root_of(image.as_fd())?).map_err(Refusal::of)
+                };
+                self.attic().call(self.run(), cloned)?
+            }
+            answer => answer.map_err(Refusal::of),
+        }
     }
 }
 
@@ -223,14 +239,6 @@ pub(super) fn clone_detached(mount: BorrowedFd<'_>) -> rustix::io::Result<OwnedF
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     rustix::mount::open_tree(mount, "", flags)
-}
-
-/// The same, or where that cannot be the same mount by another fd, to be attached once.
-fn duplicate(mount: BorrowedFd<'_>) -> Refused<OwnedFd> {
-    match clone_detached(mount) {
-        Err(Errno::INVAL) => rustix::io::fcntl_dupfd_cloexec(mount, 3).map_err(Refusal::of),
-        answer => answer.map_err(Refusal::of),
-    }
 }
 
 /// Gives the writable layer's root the owner and mode of the image's: overlayfs shows the upper one's.

@@ -101,6 +101,7 @@ fn privileged_an_overlay_takes_writes_and_whiteouts_and_shows_the_images_root() 
         let again = ladder.overlay(lower.as_fd(), None).unwrap();
         assert_eq!(tree_of(again.as_fd()), beneath, "{rung:?}");
         assert!(matches!(remove_container(&containers, "one"), Err(Error::LayerInUse { .. })));
+        ladder.release(lower.as_fd());
         drop((root, again, lower));
         layer.remove().unwrap();
         assert_eq!(fs::read_dir(&containers).unwrap().count(), 0);
@@ -193,6 +194,7 @@ fn privileged_paths_longer_than_fsconfig_takes_are_mounted_all_the_same() {
         let layer = WritableLayer::create(&far.join("containers"), "one").unwrap();
         let root = ladder.overlay(lower.as_fd(), Some(layer.path())).unwrap();
         assert!(tree_of(root.as_fd()).len() > 100);
+        ladder.release(lower.as_fd());
         drop(root);
         layer.remove().unwrap();
     }
