@@ -75,7 +75,8 @@ fn privileged_a_flood_without_a_newline_stops_nobody() {
         .map(|file| file.metadata().unwrap().len())
         .sum();
     assert!(kept < 40 << 20, "{kept} bytes are kept");
-    let grown_kib = peak_kib(cell.agent_pid()) - before_kib;
+    // The kernel sums up what its processors have counted, and may find a little less later.
+    let grown_kib = peak_kib(cell.agent_pid()).saturating_sub(before_kib);
     assert!(grown_kib < 32 << 10, "the agent took {grown_kib} KiB more at its peak");
     assert_eq!(cell.wait("other", |one| one.status() == v1::Status::Running).attempt, 1);
     cell.leaves_nothing("a flood");
