@@ -26,13 +26,7 @@ const DETACH_KEYS: [u8; 2] = [0x10, 0x11];
 
 /// Stays attached, and gives the exit status of the instance's container; 0 when it was left.
 pub(super) fn main(context: &Context, args: &AttachArgs) -> ExitCode {
-    match run(context, args) {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            output::complain(&error);
-            ExitCode::from(EXIT_FAILED)
-        }
-    }
+    super::ended(run(context, args))
 }
 
 fn run(context: &Context, args: &AttachArgs) -> Result<u8> {

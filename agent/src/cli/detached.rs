@@ -21,13 +21,7 @@ const LOCAL: [&str; 3] = ["oci:", "oci-archive:", "docker-archive:"];
 
 /// Hands them over, waits until each runs or has failed, and prints the ids of those that run or ran.
 pub(super) fn main(context: &Context, args: &RunArgs) -> ExitCode {
-    match run(context, args) {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            output::complain(&error);
-            ExitCode::from(error.status())
-        }
-    }
+    super::ended(run(context, args))
 }
 
 fn run(context: &Context, args: &RunArgs) -> Result<u8> {

@@ -30,13 +30,7 @@ const EXIT_NOT_FOUND: u8 = 127;
 
 /// Runs it, and gives its exit status, or Docker's for a failure of celda's own.
 pub(super) fn main(context: &Context, args: &ExecArgs) -> ExitCode {
-    match run(context, args) {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            output::complain(&error);
-            ExitCode::from(EXIT_FAILED)
-        }
-    }
+    super::ended(run(context, args))
 }
 
 fn run(context: &Context, args: &ExecArgs) -> Result<u8> {

@@ -23,13 +23,7 @@ use crate::{Error, Result};
 
 /// Runs it, and gives its exit status.
 pub(super) fn main(context: &Context, args: &RunArgs) -> ExitCode {
-    match run(context, args) {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            output::complain(&error);
-            ExitCode::from(error.status())
-        }
-    }
+    super::ended(run(context, args))
 }
 
 fn run(context: &Context, args: &RunArgs) -> Result<u8> {

@@ -99,6 +99,15 @@ pub fn not_a_command(answer: &clap::Error) -> ExitCode {
     if answer.use_stderr() { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS }
 }
 
+/// The status of a container or a program, or Docker's for celda's own failure, which is said.
+fn ended(outcome: crate::Result<u8>) -> ExitCode {
+    let status = outcome.unwrap_or_else(|error| {
+        output::complain(&error);
+        error.status()
+    });
+    ExitCode::from(status)
+}
+
 /// Says why celda failed.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
     output::complain(&error);

@@ -50,18 +50,12 @@ pub(super) fn main(context: &Context, args: &RunArgs) -> ExitCode {
     if args.timing {
         timing.print(context.global.json);
     }
-    match outcome {
-        Ok(exit) => {
-            if let Exit::OutOfMemory { .. } = exit {
-                output::complain(&format_args!("the container ended: {exit}"));
-            }
-            ExitCode::from(exit.status())
+    super::ended(outcome.map(|exit| {
+        if let Exit::OutOfMemory { .. } = exit {
+            output::complain(&format_args!("the container ended: {exit}"));
         }
-        Err(error) => {
-            output::complain(&error);
-            ExitCode::from(error.status())
-        }
-    }
+        exit.status()
+    }))
 }
 
 fn run(context: &Context, args: &RunArgs, timing: &mut Timing) -> Result<Exit> {

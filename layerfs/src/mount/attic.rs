@@ -28,10 +28,7 @@ type Work = Box<dyn FnOnce(&mut Attached) + Send>;
 
 /// The thread, which begins with the first work. Clones are the same attic.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Attic(Arc<OnceLock<Result<Sender<Work>, Failed>>>);
-
-/// A refusal that is told more than once.
-type Failed = (Errno, String);
+pub(super) struct Attic(Arc<OnceLock<Refused<Sender<Work>>>>);
 
 /// It is no part of what a ladder has found out.
 impl PartialEq for Attic {
@@ -49,9 +46,7 @@ impl Attic {
         run: &Path,
         work: impl FnOnce(&mut Attached) -> T + Send + 'static,
     ) -> Refused<T> {
-        let started = self.0.get_or_init(|| start(run));
-        let thread =
-            started.as_ref().map_err(|(errno, kernel)| Refusal { errno: *errno, kernel: kernel.clone() })?;
+        let thread = self.0.get_or_init(|| start(run)).as_ref().map_err(Refusal::clone)?;
         let gone =
             || Refusal { errno: Errno::SRCH, kernel: "the thread that attaches images is gone".to_owned() };
         let (answer, answered) = channel();
@@ -118,14 +113,14 @@ fn refused(what: &'static str) -> impl FnOnce(Errno) -> Refusal {
     move |errno| Refusal { errno, kernel: what.to_owned() }
 }
 
-fn start(run: &Path) -> Result<Sender<Work>, Failed> {
+fn start(run: &Path) -> Refused<Sender<Work>> {
     let (directory, pins) = (run.join("lower"), run.join("mounts"));
-    let of_io = |error: std::io::Error| (Errno::from_io_error(&error).unwrap_or(Errno::IO), String::new());
+    let of_io = |error: std::io::Error| Refusal::of(Errno::from_io_error(&error).unwrap_or(Errno::IO));
     std::fs::create_dir_all(&directory).map_err(of_io)?;
     let (sender, works) = channel::<Work>();
     let (ready, is_ready) = channel();
     let thread = std::thread::Builder::new().name("celda-attic".to_owned()).spawn(move || {
-        let moved = move_in(&directory, &pins).map_err(|Refusal { errno, kernel }| (errno, kernel));
+        let moved = move_in(&directory, &pins);
         let failed = moved.is_err();
         let _ = ready.send(moved);
         let mut attached = Attached { directory, images: HashMap::new(), points_count: 0 };
@@ -134,7 +129,7 @@ fn start(run: &Path) -> Result<Sender<Work>, Failed> {
         }
     });
     thread.map_err(of_io)?;
-    is_ready.recv().unwrap_or(Err((Errno::SRCH, String::new())))?;
+    is_ready.recv().unwrap_or(Err(Refusal::of(Errno::SRCH)))?;
     Ok(sender)
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Context {
 }
 
 /// A refused step: the errno and the kernel's text. The caller adds what it was doing.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Refusal {
     pub(super) errno: Errno,
     pub(super) kernel: String,

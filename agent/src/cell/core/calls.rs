@@ -264,11 +264,13 @@ impl Core {
         let is_shown = |(_, entry): &(&String, &Entry)| {
             !running_only || matches!(entry.machine.state(), State::Running { .. })
         };
-        let mut left_bytes = if with_specs { ANSWER_BYTES_MAX as u64 } else { u64::MAX };
+        let mut bytes = 0;
         let show = |(id, entry): (&String, &Entry)| {
-            let bytes = left_bytes.checked_sub(1)?;
+            if with_specs && bytes > ANSWER_BYTES_MAX {
+                return None;
+            }
             let shown = entry.message(id, &self.cgroups, with_specs);
-            left_bytes = bytes.saturating_sub(prost::Message::encoded_len(&shown) as u64);
+            bytes += prost::Message::encoded_len(&shown);
             Some(shown)
         };
         if !ids.is_empty() {

@@ -104,11 +104,11 @@ impl Logs {
             std::fs::create_dir_all(directory).map_err(LogsError::io("make", directory))?;
         }
         let (mark, in_flight) = Mark::open(&run)?;
-        let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let failed = LogsError::kernel::<Errno>;
-        let (wake, hurry) =
-            (event().map_err(failed("make an eventfd"))?, event().map_err(failed("make an eventfd"))?);
-        let inbox = Arc::new(Inbox { queue: Mutex::default(), wake, hurry });
+        let event = || {
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+                .map_err(LogsError::kernel("make an eventfd"))
+        };
+        let inbox = Arc::new(Inbox { queue: Mutex::default(), wake: event()?, hurry: event()? });
         let pump = Pump::new(Arc::clone(&inbox), mark)?;
         let thread = std::thread::Builder::new()
             .name("celda-logs".to_owned())
