@@ -155,6 +155,24 @@ fn privileged_many_at_once_never_share_a_place() {
     assert_eq!(layers(&celda).len(), tokens(&celda));
 }
 
+/// sendfile(2), which busybox's cat copies with, puts pages of the file itself into a pipe: what is not read yet must not
+/// change when the root's next container has its own files written.
+#[test]
+fn privileged_what_one_has_sent_stays_when_the_next_starts() {
+    let Some(celda) = with_spares("spares_sent") else { return };
+    let script = "cat /etc/hostname /etc/hosts";
+    let args = celda.shell_args(&["--hostname", "first"], script);
+    let mut command = celda.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut first = command.stdout(std::process::Stdio::piped()).spawn().expect("celda starts");
+    assert!(first.wait().expect("waited").success());
+    let before = layers(&celda);
+    let second = celda.shell(&["--hostname", "other"], script);
+    assert_eq!(layers(&celda), before, "the second had the root of the first");
+    let mut sent = String::new();
+    std::io::Read::read_to_string(first.stdout.as_mut().expect("a pipe"), &mut sent).expect("read");
+    assert_eq!(sent, second.replace("other", "first"));
+}
+
 #[test]
 fn privileged_what_a_killed_celda_had_is_never_given_on() {
     let Some(celda) = with_spares("spares_killed") else { return };

@@ -140,6 +140,7 @@ fn host_directory(path: &Path, mode: u32, owner: Option<Owner>) -> io::Result<()
     Ok(())
 }
 
+/// A regular file that is there keeps its inode, and nothing else of it.
 fn image_file(rootfs: BorrowedFd<'_>, path: &str, bytes: &[u8]) -> io::Result<()> {
     let (directory, name) = path.trim_start_matches('/').split_once('/').unwrap_or(("", path));
     let parent = match open_directory(rootfs, directory) {
@@ -149,22 +150,24 @@ fn image_file(rootfs: BorrowedFd<'_>, path: &str, bytes: &[u8]) -> io::Result<()
         }
         other => other?,
     };
-    let write = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let old_bytes = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => None,
-        Err(errno) => return Err(errno.into()),
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => Some(stat.st_size),
-        Ok(_) => {
-            rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
-            None
-        }
+    let open = |flags| {
+        let write = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::openat(&parent, name, write | flags, Mode::from_raw_mode(0o644))
     };
-    let flags = if old_bytes.is_none() { write | OFlags::CREATE | OFlags::EXCL } else { write };
-    let mut file = fs::File::from(rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?);
-    file.write_all(bytes)?;
-    // Cut only afterwards: ext4 writes a file that was emptied first to the disk when it is closed.
-    let length = bytes.len() as u64;
-    if old_bytes.is_some_and(|old| old as u64 > length) { file.set_len(length) } else { Ok(()) }
+    let mut make = OFlags::CREATE | OFlags::EXCL;
+    match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno.into()),
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+            // Emptied first: its pages may be in a pipe or socket that the root's last container sent them to, unread, and
+            // must not change there. A new file would do as well, but ext4 passes over inodes that were just removed. And
+            // closed before it is written: file systems write one to the disk when it is closed after it was emptied.
+            drop(open(OFlags::TRUNC)?);
+            make = OFlags::empty();
+        }
+        Ok(_) => rustix::fs::unlinkat(&parent, name, AtFlags::empty())?,
+    }
+    fs::File::from(open(make)?).write_all(bytes)
 }
 
 fn open_directory(rootfs: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
