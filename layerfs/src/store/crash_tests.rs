@@ -227,10 +227,15 @@ fn processes_that_pull_the_same_image_at_once_all_get_it() {
         let store = store_at(place.path(), IoChoice::Threads, sink);
         let children: Vec<_> = [IoChoice::Threads, IoChoice::Ring, IoChoice::Auto, IoChoice::Threads]
             .into_iter()
-            .map(|io| child_command(place.path(), Job::Pull, io, sink).spawn().expect("the test runs itself"))
+            .map(|io| {
+                let mut command = child_command(place.path(), Job::Pull, io, sink);
+                command.stderr(std::process::Stdio::piped()).spawn().expect("the test runs itself")
+            })
             .collect();
-        for mut child in children {
-            assert!(child.wait().expect("waited").success());
+        for child in children {
+            let output = child.wait_with_output().expect("waited");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{sink:?}: {}: {said}", output.status);
         }
         let image = store.image("a:1", PLATFORM).expect("read").expect("pulled");
         drop(store.lease(&image).expect("whole"));
