@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -128,8 +129,42 @@ impl Store {
 
 /// Renames a staged directory into place; one that somebody else published first is as good.
 fn publish_directory(staged: Staged, target: &Path) -> Result<()> {
-    if fs::symlink_metadata(target).is_ok() {
-        return Ok(());
+    match staged.rename_to(target) {
+        // Not looked for before: another process may be faster than the look.
+        Err(Error::Io { source, .. })
+            if matches!(source.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) =>
+        {
+            Ok(())
+        }
+        renamed => renamed.map(drop),
     }
-    staged.rename_to(target).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::store::testing::open;
+
+    #[test]
+    fn whoever_publishes_a_tree_second_finds_the_firsts_as_good() {
+        let place = tempfile::tempdir().expect("temporary directory");
+        let store = open(place.path());
+        for round in 0..100 {
+            let (target, barrier) = (place.path().join(round.to_string()), Barrier::new(2));
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let staged = Staged::directory(store.layout(), "tree").expect("staged");
+                        fs::create_dir(staged.path().join("rootfs")).expect("filled");
+                        barrier.wait();
+                        publish_directory(staged, &target).expect("one of the two is there");
+                    });
+                }
+            });
+            assert!(target.join("rootfs").exists());
+            assert!(store.files_in("staging").expect("listed").is_empty());
+        }
+    }
 }
