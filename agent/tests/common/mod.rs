@@ -7,6 +7,7 @@ mod small_disk;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
@@ -37,6 +38,19 @@ pub(crate) fn busybox(test: &str) -> Option<PathBuf> {
         println!("{test} skipped: needs busybox (Debian: apt-get install busybox-static)");
     }
     found
+}
+
+/// The files below `directory`, by their paths in `top`.
+fn read_below(top: &Path, directory: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
+    for entry in fs::read_dir(directory).expect("listed").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            read_below(top, &path, files);
+        } else {
+            let name = path.strip_prefix(top).expect("it is below").to_owned();
+            files.push((name, fs::read(&path).expect("read")));
+        }
+    }
 }
 
 /// The `celda` command with a store of its own.
@@ -78,11 +92,24 @@ impl Celda {
     fn filled(self, test: &str) -> Option<Self> {
         let celda = self;
         let busybox = busybox(test)?;
-        let busybox = busybox.to_str().expect("a plain path");
-        let files = [format!("{busybox}:/bin/busybox"), format!("{busybox}:/bin/sh")];
-        let image = celda.image();
-        celda.ok(&["pack", &image, &files[0], &files[1], "--cmd", "/bin/sh"]);
-        celda.ok(&["pull", "--quiet", &image]);
+        let layout = celda.directory().join("layout");
+        // Packed once for all tests of a program: to compress it is slow where the machine is emulated.
+        static PACKED: OnceLock<Vec<(PathBuf, Vec<u8>)>> = OnceLock::new();
+        let packed = PACKED.get_or_init(|| {
+            let busybox = busybox.to_str().expect("a plain path");
+            let files = [format!("{busybox}:/bin/busybox"), format!("{busybox}:/bin/sh")];
+            celda.ok(&["pack", &celda.image(), &files[0], &files[1], "--cmd", "/bin/sh"]);
+            let mut packed = Vec::new();
+            read_below(&layout, &layout, &mut packed);
+            packed
+        });
+        for (path, bytes) in packed {
+            let path = layout.join(path);
+            fs::create_dir_all(path.parent().expect("it is in the layout"))
+                .expect("a directory of the layout");
+            fs::write(path, bytes).expect("a file of the layout");
+        }
+        celda.ok(&["pull", "--quiet", &celda.image()]);
         Some(celda)
     }
 

@@ -6,7 +6,7 @@ use std::fs;
 use celda_api::cell::v1;
 use celda_api::cell::v1::end::Cause;
 
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 
 fn pids(cell: &Cell) -> BTreeMap<String, u32> {
     let running = cell.list().0.into_iter().filter(|one| one.status() == v1::Status::Running);
@@ -22,10 +22,7 @@ fn waiter(code: u8) -> String {
 fn privileged_a_killed_agent_loses_no_instance_and_no_exit_status() {
     let Some(mut cell) = Cell::up("a_killed_agent") else { return };
     let volume = format!("{}:/files", cell.files().display());
-    cell.run(
-        &["--name", "stays", "--count", "8", "--restart", "always"],
-        "while :; do busybox sleep 0.1; done",
-    );
+    cell.run(&["--name", "stays", "--count", "8", "--restart", "always"], FOR_EVER);
     cell.run(&["--name", "task", "--task", "-v", &volume], &waiter(7));
     cell.run(
         &["--name", "again", "--restart", "always", "-v", &volume],
@@ -62,7 +59,7 @@ fn privileged_a_killed_agent_loses_no_instance_and_no_exit_status() {
 #[test]
 fn privileged_a_binary_is_replaced_under_what_runs() {
     let Some((mut cell, program)) = Cell::up_from_a_copy("a_binary_is_replaced") else { return };
-    cell.run(&["--name", "stays", "--count", "3"], "while :; do busybox sleep 0.1; done");
+    cell.run(&["--name", "stays", "--count", "3"], FOR_EVER);
     let before = pids(&cell);
     // As a package manager does it: a new file, and what runs of the old one has no name any more.
     let new = program.with_extension("new");
@@ -72,7 +69,7 @@ fn privileged_a_binary_is_replaced_under_what_runs() {
     cell.begin();
     assert_eq!(pids(&cell), before);
     // The holder is the old one, and starts containers and ends them for the new agent.
-    cell.run(&["--name", "new", "--init"], "while :; do busybox sleep 0.1; done");
+    cell.run(&["--name", "new", "--init"], FOR_EVER);
     assert_eq!(cell.ok(&["exec", "new", "/bin/sh", "-c", "echo well"]), "well\n");
     cell.ok(&["stop", "-t", "0", "stays-0", "new"]);
     assert_eq!(cell.ended("stays-0").code, 9);
@@ -82,7 +79,7 @@ fn privileged_a_binary_is_replaced_under_what_runs() {
 #[test]
 fn privileged_an_agent_that_ends_leaves_instances_to_the_next() {
     let Some(mut cell) = Cell::up("an_agent_that_ends") else { return };
-    cell.run(&["--name", "stays"], "while :; do busybox sleep 0.1; done");
+    cell.run(&["--name", "stays"], FOR_EVER);
     let before = pids(&cell);
     cell.end();
     cell.begin();
@@ -109,7 +106,7 @@ fn privileged_kills_during_a_batch_lose_and_double_nothing() {
             &cell.image(),
             "/bin/sh",
             "-c",
-            "while :; do busybox sleep 1; done",
+            FOR_EVER,
         ]
         .map(str::to_owned);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();

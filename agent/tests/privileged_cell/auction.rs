@@ -5,7 +5,7 @@ use celda_api::auction::v1::cell_client::CellClient as AuctionClient;
 use celda_api::cell::v1;
 use celda_api::cell::v1::outcome::Result as Outcome;
 
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 
 fn demand() -> auction::Demand {
     let resources = auction::Resources { containers: 1, cpu_milli: 10, ..auction::Resources::default() };
@@ -36,7 +36,7 @@ fn privileged_a_start_takes_over_a_reservation_and_its_end_gives_it_back() {
     assert_eq!((held, free()), (2, 398));
     let mut start = |ids: &[&str], reservations: &[u64]| {
         let process = v1::Process {
-            command: ["/bin/sh", "-c", "while :; do busybox sleep 1; done"].map(str::to_owned).to_vec(),
+            command: ["/bin/sh", "-c", FOR_EVER].map(str::to_owned).to_vec(),
             ..v1::Process::default()
         };
         let spec = v1::Spec { image: cell.image(), process: Some(process), ..v1::Spec::default() };

@@ -5,9 +5,8 @@ use std::fs;
 use celda_api::cell::v1;
 use celda_api::cell::v1::end::Cause;
 
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 
-const FOR_EVER: &str = "while :; do busybox sleep 0.1; done";
 /// Wants more memory than it may have.
 const HUNGRY: &str = "exec busybox dd if=/dev/zero of=/dev/null bs=64M count=1";
 

@@ -2,7 +2,7 @@
 
 use celda_api::cell::v1;
 
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 
 #[test]
 fn privileged_three_hundred_in_one_call_and_none_left_after_a_drain() {
@@ -10,7 +10,7 @@ fn privileged_three_hundred_in_one_call_and_none_left_after_a_drain() {
     // A watcher that never reads costs nobody anything.
     let mut stalled = cell.client();
     let _stream = cell.runtime.block_on(stalled.watch(v1::WatchRequest::default())).unwrap();
-    let said = cell.run(&["--count", "300", "--app", "many"], "while :; do busybox sleep 5; done");
+    let said = cell.run(&["--count", "300", "--app", "many"], FOR_EVER);
     assert_eq!(said.lines().count(), 300);
     let instances = cell.list().0;
     assert_eq!(instances.iter().filter(|one| one.status() == v1::Status::Running).count(), 300);
@@ -24,7 +24,7 @@ fn privileged_three_hundred_in_one_call_and_none_left_after_a_drain() {
     let said = cell.fails(125, &["run", "-d", &cell.image(), "true"]);
     assert!(said.contains("the cell drains"), "{said}");
     cell.ok(&["drain", "--cancel"]);
-    cell.run(&["--name", "last"], "while :; do busybox sleep 5; done");
+    cell.run(&["--name", "last"], FOR_EVER);
     cell.ok(&["rm", "-f", "last"]);
     cell.leaves_nothing("three hundred instances");
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 use celda_api::cell::v1;
 
 use crate::common::{Celda, describe};
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 
-const FOR_EVER: &str = "while :; do busybox sleep 0.1; done";
 /// Writes more than it may, says how that ended, and that it can still write when it has made room.
 const FILL: &str = "busybox dd if=/dev/zero of=/big bs=1M count=100 2>&1; echo ended $?; busybox rm /big; \
                     echo word > /small && busybox cat /small; busybox df -k / | busybox tail -n 1";

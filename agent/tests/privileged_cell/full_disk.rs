@@ -6,9 +6,8 @@ use std::io::{ErrorKind, Write as _};
 use celda_api::cell::v1;
 use celda_api::cell::v1::end::Cause;
 
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 
-const FOR_EVER: &str = "while :; do busybox sleep 0.1; done";
 const COUNT: &str = "n=0; while :; do n=$((n+1)); echo $n; busybox sleep 0.02; done";
 
 /// Writes until not a byte more is taken.

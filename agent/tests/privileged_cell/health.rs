@@ -5,7 +5,7 @@ use celda_api::cell::v1::check::Probe;
 use celda_api::cell::v1::end::Cause;
 use celda_api::cell::v1::instance::Health as Shown;
 
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 
 fn check(probe: Probe) -> Option<v1::Check> {
     Some(v1::Check { probe: Some(probe), interval_ms: 100, timeout_ms: 5000, ..v1::Check::default() })
@@ -16,7 +16,7 @@ fn program(script: &str) -> Option<v1::Check> {
 }
 
 fn start(cell: &Cell, id: &str, policy: v1::restart::Policy, health: v1::Health) {
-    let command = ["/bin/sh", "-c", "while :; do busybox sleep 0.1; done"].map(str::to_owned).to_vec();
+    let command = ["/bin/sh", "-c", FOR_EVER].map(str::to_owned).to_vec();
     let spec = v1::Spec {
         image: cell.image(),
         process: Some(v1::Process { command, ..v1::Process::default() }),
@@ -109,8 +109,8 @@ fn privileged_what_does_not_come_up_is_ended_and_others_never_notice() {
 #[test]
 fn privileged_an_instance_can_do_without_its_images_check() {
     let Some(cell) = Cell::up("no_healthcheck") else { return };
-    cell.run(&["--name", "plain"], "while :; do busybox sleep 0.1; done");
-    cell.run(&["--name", "without", "--no-healthcheck"], "while :; do busybox sleep 0.1; done");
+    cell.run(&["--name", "plain"], FOR_EVER);
+    cell.run(&["--name", "without", "--no-healthcheck"], FOR_EVER);
     let request = v1::ListRequest { with_specs: true, ..v1::ListRequest::default() };
     let answer = cell.runtime.block_on(cell.client().list(request)).unwrap().into_inner();
     let none = |id: &str| {
@@ -132,7 +132,7 @@ fn privileged_the_flags_of_run_say_how_health_is_looked_at() {
     flags.extend(["--health-cmd", "[ -e /files/alive ]", "--ready-cmd", "[ -e /files/ready ]"]);
     flags.extend(["--health-interval", "100ms", "--health-timeout", "20s", "--health-retries", "2"]);
     flags.extend(["--health-start-period", "1m"]);
-    cell.run(&flags, "while :; do busybox sleep 0.1; done");
+    cell.run(&flags, FOR_EVER);
     cell.wait("web", |one| one.health() == Shown::NotReady);
     std::fs::write(&ready, "").unwrap();
     cell.wait("web", |one| one.health() == Shown::Ready);
@@ -147,7 +147,7 @@ fn privileged_the_flags_of_run_say_how_health_is_looked_at() {
         let name = format!("deaf-{number}");
         let mut times = vec!["--name", &name, "--stop-timeout", "0"];
         times.extend(["--health-interval", "100ms", "--health-retries", "3"]);
-        cell.run(&[&times[..], flags].concat(), "while :; do busybox sleep 0.1; done");
+        cell.run(&[&times[..], flags].concat(), FOR_EVER);
         let end = cell.ended(&name);
         assert!(end.stopped_by.contains("did not come up"), "{end:?}");
     }

@@ -6,10 +6,8 @@ use celda_api::cell::v1::end::Cause;
 use celda_api::cell::v1::instance::Health as Shown;
 use celda_api::cell::v1::outcome::Result as Outcome;
 
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 use crate::witness::Witness;
-
-const FOR_EVER: &str = "while :; do busybox sleep 0.1; done";
 
 fn program(command: &[&str]) -> v1::Check {
     let command = command.iter().map(|word| (*word).to_owned()).collect();

@@ -6,10 +6,8 @@ use celda_api::cell::v1::exec_response::Message as Told;
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 use crate::witness::Witness;
-
-const FOR_EVER: &str = "while :; do busybox sleep 0.1; done";
 
 type Requests = mpsc::Sender<v1::ExecRequest>;
 

@@ -4,7 +4,7 @@ use celda_api::cell::v1;
 use celda_api::cell::v1::check::Probe;
 use celda_api::cell::v1::outcome::Result as Outcome;
 
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 use crate::witness::Witness;
 
 /// Six bytes in JSON.
@@ -23,7 +23,7 @@ fn privileged_words_of_any_bytes_and_length_end_nobody() {
     let probe = Probe::Exec(v1::ExecProbe { command: vec![long(100_000)] });
     let check = v1::Check { probe: Some(probe), ..v1::Check::default() };
     let health = v1::Health { liveness: Some(check), startup_timeout_ms: 2000, ..v1::Health::default() };
-    let checked = v1::Spec { health: Some(health), ..cell.spec("while :; do busybox sleep 0.1; done") };
+    let checked = v1::Spec { health: Some(health), ..cell.spec(FOR_EVER) };
     let specs = [command(long(1500)), command(long(100_000)), process(user), checked];
     for (number, spec) in specs.into_iter().enumerate() {
         let id = format!("words-{number}");

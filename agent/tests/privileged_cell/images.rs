@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use celda_api::cell::v1;
 
 use crate::common::SmallDisk;
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 
 const MIB: u64 = 1 << 20;
 const MARKS: &str = "[images]\ngc_high_percent = 80\ngc_low_percent = 75\ngc_every_s = 1";
@@ -71,7 +71,7 @@ fn privileged_images_that_nobody_needs_go_before_the_disk_is_full() {
         let args = ["run", "-d", "--name", name, "--restart", "always", image, "/bin/sh", "-c", script];
         cell.ok(&args)
     };
-    script(&runs, "runs", "while :; do busybox sleep 1; done");
+    script(&runs, "runs", FOR_EVER);
     script(&waits, "waits", "exit 3");
     cell.wait("waits", |one| one.status() == v1::Status::Waiting);
     // A new agent has no image of its own: what runs is leased by the holder, what waits is named by the journal.
@@ -104,7 +104,7 @@ fn privileged_images_that_nobody_needs_go_before_the_disk_is_full() {
     assert_eq!(cell.wait("runs", |one| one.status() == v1::Status::Running).attempt, 1);
     // Wanted again, it is fetched again.
     fs::remove_file(cell.root().join("ballast")).unwrap();
-    cell.ok(&["run", "-d", "--name", "back", &old, "/bin/sh", "-c", "while :; do busybox sleep 1; done"]);
+    cell.ok(&["run", "-d", "--name", "back", &old, "/bin/sh", "-c", FOR_EVER]);
     assert!(cell.has(&old));
     cell.leaves_nothing("images");
 }

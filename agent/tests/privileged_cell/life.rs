@@ -3,10 +3,9 @@
 use celda_api::cell::v1;
 use celda_api::cell::v1::end::Cause;
 
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 
 /// Goes on until it is killed: process 1 without a handler does not hear TERM.
-const FOR_EVER: &str = "while :; do busybox sleep 0.1; done";
 
 #[test]
 fn privileged_an_instance_is_started_shown_stopped_and_forgotten() {

@@ -10,10 +10,9 @@ use celda_api::cell::v1::instance::Health as Shown;
 
 use crate::common::wait_until;
 use crate::net::{echo, echoes, inside, links, nft, of_process, seen_by, serve, udp};
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 
 /// Runs until it is stopped.
-const FOREVER: &str = "while :; do busybox sleep 0.1; done";
 const RUNNING: v1::Status = v1::Status::Running;
 
 fn running(cell: &Cell, id: &str) -> v1::Instance {
@@ -42,7 +41,7 @@ fn privileged_instances_are_on_the_network_and_keep_it_over_the_agents_death() {
     let Some((mut cell, host)) = Cell::up_on_a_host("instances_on_the_network", "") else { return };
     let flags =
         ["--name", "web", "-p", "8080:80", "--publish", "5353:53/udp", "-p", "0:81", "--restart", "always"];
-    cell.run(&flags, FOREVER);
+    cell.run(&flags, FOR_EVER);
     let web = running(&cell, "web");
     let inside_web = of_process(web.pid);
     let servers = [serve(&inside_web, 80), serve(&inside_web, 81)];
@@ -71,7 +70,7 @@ fn privileged_instances_are_on_the_network_and_keep_it_over_the_agents_death() {
     cell.begin();
     all_work(&cell, &host);
     // The new agent knows whose address and ports these are.
-    cell.run(&["--name", "other"], FOREVER);
+    cell.run(&["--name", "other"], FOR_EVER);
     assert_ne!(address(&running(&cell, "other")), address(&web));
     let said = cell.fails(125, &["run", "-d", "--name", "late", "-p", "8080:80", &cell.image()]);
     assert!(said.contains("port 8080/tcp of the host is published for web"), "{said}");
@@ -91,7 +90,7 @@ fn privileged_instances_are_on_the_network_and_keep_it_over_the_agents_death() {
     let stopped = cell.wait("web", |one| one.status() == v1::Status::Exited);
     assert_eq!((stopped.address.as_str(), stopped.ports.len()), ("", 0));
     assert!(!at_loopback(&host, 8080));
-    cell.run(&["--name", "late", "-p", "8080:80"], FOREVER);
+    cell.run(&["--name", "late", "-p", "8080:80"], FOR_EVER);
     cell.leaves_nothing("instances on a network");
     has_nothing(&host);
 }
@@ -105,12 +104,12 @@ fn privileged_ports_that_cannot_be_had_are_refused() {
     let said = cell.fails(125, &["run", "-d", "-p", "9000:80", &image]);
     assert!(said.contains("port 9000/tcp of the host cannot be had"), "{said}");
     drop(program);
-    cell.run(&["--name", "first", "-p", "9000:80"], FOREVER);
+    cell.run(&["--name", "first", "-p", "9000:80"], FOR_EVER);
     // And it is not taken away from the instance.
     assert!(inside(&host, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, 9000)).is_err()));
     // Of three that want the same, one has it.
     let words =
-        ["run", "-d", "--name", "many", "--count", "3", "-p", "9001:80", &image, "/bin/sh", "-c", FOREVER];
+        ["run", "-d", "--name", "many", "--count", "3", "-p", "9001:80", &image, "/bin/sh", "-c", FOR_EVER];
     let said = cell.fails(125, &words);
     assert_eq!(said.matches("published for many-0").count(), 2, "{said}");
     let start = |ports: Vec<v1::Port>| {
@@ -169,7 +168,7 @@ fn privileged_a_cell_without_nft_comes_up_and_refuses_what_needs_it() {
     let Some(cell) = Cell::up_without_nft("without_nft") else { return };
     let info = cell.ok(&["info"]);
     assert!(info.contains("the cell has no network: nft cannot be run"), "{info}");
-    cell.run(&["--name", "plain"], FOREVER);
+    cell.run(&["--name", "plain"], FOR_EVER);
     assert_eq!(running(&cell, "plain").address, "");
     for flags in [["--network", "cell"], ["-p", "8080:80"]] {
         let mut words = vec!["run", "-d"];
@@ -207,7 +206,7 @@ fn privileged_a_container_in_the_foreground_is_a_task_on_the_network() {
     assert!(!cell.list().0.iter().any(|one| one.id == "front"), "--rm forgets it");
 
     // What ignores the signal ends with the second one.
-    let deaf = begun(&["run", "--network", "cell", "--name", "deaf", &image, "/bin/sh", "-c", FOREVER]);
+    let deaf = begun(&["run", "--network", "cell", "--name", "deaf", &image, "/bin/sh", "-c", FOR_EVER]);
     running(&cell, "deaf");
     signal(&deaf).unwrap();
     cell.wait("deaf", |one| one.status() == v1::Status::Stopping);
@@ -218,7 +217,7 @@ fn privileged_a_container_in_the_foreground_is_a_task_on_the_network() {
     let said = cell.fails(125, &["run", "-it", "-p", "80:80", &image, "sh"]);
     assert!(said.contains("add -d"), "{said}");
     // The agent's end is told, and the container goes on.
-    let left = begun(&["run", "--network", "cell", "--name", "left", &image, "/bin/sh", "-c", FOREVER]);
+    let left = begun(&["run", "--network", "cell", "--name", "left", &image, "/bin/sh", "-c", FOR_EVER]);
     let pid = running(&cell, "left").pid;
     cell.end();
     assert_eq!(left.wait_with_output().unwrap().status.code(), Some(125));

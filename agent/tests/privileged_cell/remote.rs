@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 
 #[test]
 fn privileged_commands_reach_a_cell_over_tcp_with_certificates() {
@@ -29,7 +29,7 @@ fn privileged_commands_reach_a_cell_over_tcp_with_certificates() {
     let flags = ["--host", &address, "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key];
     let remote = |args: &[&str]| cell.ok(&[args, &flags].concat());
 
-    cell.run(&["--name", "web"], "while :; do busybox sleep 0.1; done");
+    cell.run(&["--name", "web"], FOR_EVER);
     assert_eq!(remote(&["ps", "--quiet"]), "web\n");
     assert!(remote(&["inspect", "web"]).contains("\"web\""));
     let said =

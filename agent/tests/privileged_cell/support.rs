@@ -18,6 +18,9 @@ use crate::common::{Celda, Leftovers};
 /// How long anything may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// A script that goes on for ever and does nothing: what hundreds of instances do, an emulated guest has to do as well.
+pub(crate) const FOR_EVER: &str = "exec busybox sleep 86400";
+
 /// A store with an image, and an agent on it.
 pub(crate) struct Cell {
     celda: Celda,
@@ -180,7 +183,8 @@ impl Cell {
         // Tests that are not about it leave the machine's network alone.
         let network = self.host.is_some();
         let text = format!(
-            "[network]\nenabled = {network}\n[capacity]\ncontainers = 400\n[limits]\nworkers_count = 4\n{}\n",
+            "[network]\nenabled = {network}\n[capacity]\ncontainers = 400\n\
+             [limits]\nworkers_count = 4\nnetworks_ready_count = 8\n{}\n",
             self.limits
         );
         std::fs::write(&config, text).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::common::wait_until;
-use crate::support::Cell;
+use crate::support::{Cell, FOR_EVER};
 
 /// Every line, as the object that it must be.
 fn lines(cell: &Cell) -> Vec<Value> {
@@ -21,8 +21,7 @@ fn privileged_starts_calls_and_adoption_are_told_as_json() {
     cell.end();
     (cell.flags, cell.filter) = (vec!["--log-format", "json"], "info,celda=debug");
     cell.begin();
-    let script = "while :; do busybox sleep 0.1; done";
-    cell.run(&["--name", "web", "--app", "shop"], script);
+    cell.run(&["--name", "web", "--app", "shop"], FOR_EVER);
     cell.fails(125, &["run", "-d", "--name", "none", "oci:/nowhere:1"]);
     let of = |lines: &[Value], message: &str, field: &str, value: &str| {
         let found = lines.iter().find(|line| line["message"] == message && line["span"][field] == value);

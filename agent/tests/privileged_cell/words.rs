@@ -5,9 +5,7 @@ use std::process::Stdio;
 
 use celda_api::cell::v1;
 
-use crate::support::Cell;
-
-const FOR_EVER: &str = "while :; do busybox sleep 0.1; done";
+use crate::support::{Cell, FOR_EVER};
 
 #[test]
 fn privileged_logs_are_kept_over_restarts_and_kills_of_the_agent() {
