@@ -50,7 +50,7 @@ fn a_flood_without_a_newline_is_split_and_bounded() {
     let mut source = source("flood", output);
     source.limits = SMALL;
     let log = logs.attach(source).expect("attached");
-    let bytes = 64 << 20;
+    let bytes = 16 << 20; // eight times what is kept
     let writer = std::thread::spawn(move || {
         let block = vec![b'x'; 1 << 16];
         for _ in 0..bytes / block.len() {
