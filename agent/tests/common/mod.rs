@@ -40,6 +40,13 @@ pub(crate) fn busybox(test: &str) -> Option<PathBuf> {
     found
 }
 
+/// Copies a program that is executed next. Another process writes it: what another thread of this one forks meanwhile would
+/// have the copy open for writing until its own execve(2), and a program that is open for writing is not executed (`ETXTBSY`).
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().expect("cp");
+    assert!(status.success(), "cp {} {}: {status}", from.display(), to.display());
+}
+
 /// The files below `directory`, by their paths in `top`.
 fn read_below(top: &Path, directory: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
     for entry in fs::read_dir(directory).expect("listed").flatten() {

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::command::{Celda, describe, privileged};
+use crate::command::{Celda, copy_program, describe, privileged};
 use crate::common::{Image, tar};
 use crate::server::Server;
 
@@ -69,7 +69,7 @@ fn as_nobody(celda: &Celda, args: &[&str]) -> Output {
     let folder = celda.files();
     let binary = folder.join("celda");
     if !binary.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_celda"), &binary).unwrap();
+        copy_program(env!("CARGO_BIN_EXE_celda").as_ref(), &binary);
         for path in [&binary, &folder, celda.directory()] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }

@@ -63,7 +63,7 @@ fn privileged_a_binary_is_replaced_under_what_runs() {
     let before = pids(&cell);
     // As a package manager does it: a new file, and what runs of the old one has no name any more.
     let new = program.with_extension("new");
-    fs::copy(&program, &new).unwrap();
+    crate::common::copy_program(&program, &new);
     fs::rename(&new, &program).unwrap();
     cell.kill();
     cell.begin();

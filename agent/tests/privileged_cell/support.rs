@@ -13,7 +13,7 @@ use celda_api::cell::v1::cell_client::CellClient;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::common::{Celda, Leftovers};
+use crate::common::{Celda, Leftovers, copy_program};
 
 /// How long anything may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -96,7 +96,7 @@ impl Cell {
     pub(crate) fn up_from_a_copy(test: &str) -> Option<(Self, PathBuf)> {
         let mut cell = Self::down(Celda::with_image(test)?, "");
         let program = cell.files().join("celda");
-        std::fs::copy(&cell.program, &program).unwrap();
+        copy_program(&cell.program, &program);
         cell.program.clone_from(&program);
         cell.begin();
         Some((cell, program))

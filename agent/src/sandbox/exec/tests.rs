@@ -31,7 +31,10 @@ fn privileged_a_child_that_freezes_before_its_execve_is_killed() {
     for name in ["bin", "proc", "dev"] {
         std::fs::create_dir(root.path().join(name)).expect("mkdir");
     }
-    std::fs::copy(busybox, root.path().join("bin/busybox")).expect("copy");
+    // A process of its own writes it: what another test forks meanwhile would hold it open for writing (`ETXTBSY`).
+    let mut copy = std::process::Command::new(busybox);
+    copy.args(["cp", busybox]).arg(root.path().join("bin/busybox"));
+    assert!(copy.status().expect("cp").success());
     let spec = json!({
         "ociVersion": "1.2.0", "root": {"path": "rootfs"},
         "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/busybox", "sleep", "1000"], "cwd": "/"},
