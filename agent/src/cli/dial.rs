@@ -9,7 +9,7 @@ use super::cell::chain;
 use super::cell_args::CellArgs;
 use super::context::Context;
 use crate::cell::CellError;
-use crate::cell::door::{HANDSHAKE_DEADLINE, PORT};
+use crate::cell::door::{HANDSHAKE_DEADLINE, KEEPALIVE_AFTER, KEEPALIVE_COUNT, KEEPALIVE_EVERY, PORT};
 use crate::{Error, Result};
 
 /// How long a cell has to take a connection, and as long again for its handshake.
@@ -101,6 +101,11 @@ impl Place {
             let config = ClientTlsConfig::new().identity(identity).ca_certificate(authority);
             let config = config.domain_name(host).timeout(HANDSHAKE_DEADLINE);
             endpoint = endpoint.tls_config(config).map_err(|error| failed(chain(&error)))?;
+            // A cell's machine that is gone ends what follows it.
+            endpoint = endpoint
+                .tcp_keepalive(Some(KEEPALIVE_AFTER))
+                .tcp_keepalive_interval(Some(KEEPALIVE_EVERY))
+                .tcp_keepalive_retries(Some(KEEPALIVE_COUNT));
         }
         let connected = tokio::time::timeout(2 * CONNECT_DEADLINE, endpoint.connect()).await;
         let connected = connected.map_err(|_| failed("no answer in time".into()))?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -13,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use super::config::Listen;
 use super::connection::Connection;
 use super::error::{DoorError, Result};
-use super::{HANDSHAKE_DEADLINE, tls};
+use super::{HANDSHAKE_DEADLINE, KEEPALIVE_AFTER, KEEPALIVE_COUNT, KEEPALIVE_EVERY, tls};
 use crate::cell::crowd::Crowd;
 
 /// How long nothing is accepted after accept(2) failed, most likely for want of descriptors.
@@ -98,6 +99,7 @@ impl Keeper {
     async fn let_in(self, stream: TcpStream, peer: SocketAddr) {
         // A connection that fails here fails at its first use.
         let _ = stream.set_nodelay(true);
+        let _ = keep_alive(&stream);
         match tokio::time::timeout(HANDSHAKE_DEADLINE, self.acceptor.accept(stream)).await {
             Ok(Ok(stream)) => match self.places.try_acquire_owned() {
                 Ok(place) => {
@@ -114,5 +116,30 @@ impl Keeper {
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection was refused"),
             Err(_) => tracing::debug!(%peer, "a connection was refused: its handshake takes too long"),
         }
+    }
+}
+
+/// Has the kernel find out that a peer's machine is gone.
+fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_EVERY)?;
+    sockopt::set_tcp_keepcnt(stream, KEEPALIVE_COUNT)?;
+    sockopt::set_socket_keepalive(stream, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn kernels_watch_over_a_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let _peer = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        let (stream, _) = listener.accept().await.expect("accepted");
+        keep_alive(&stream).expect("set");
+        assert_eq!(sockopt::socket_keepalive(&stream), Ok(true));
+        assert_eq!(sockopt::tcp_keepidle(&stream), Ok(KEEPALIVE_AFTER));
+        assert_eq!(sockopt::tcp_keepintvl(&stream), Ok(KEEPALIVE_EVERY));
+        assert_eq!(sockopt::tcp_keepcnt(&stream), Ok(KEEPALIVE_COUNT));
     }
 }

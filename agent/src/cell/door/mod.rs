@@ -31,3 +31,10 @@ pub const PORT: u16 = 7070;
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a new connection has to say what any HTTP/2 client says at once.
 pub const PREFACE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a silent peer is left alone.
+pub const KEEPALIVE_AFTER: Duration = Duration::from_secs(20);
+/// How often its kernel is asked after that whether it is there, see tcp(7).
+pub const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+/// How many answers in a row may be missing. This is for lines on which nothing is under way: what is, the kernel sends again
+/// for as long as `net.ipv4.tcp_retries2` says.
+pub const KEEPALIVE_COUNT: u32 = 4;

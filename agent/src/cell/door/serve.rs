@@ -18,11 +18,12 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 const HEADER_BYTES_MAX: u32 = 8 << 10;
 /// How long peers have to take the end of their streams.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// How often a silent peer is asked whether it is there, and how long it has to answer.
-const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// Serves what `services` adds on a socket's connections and on a door's, until `shutdown` is ready and what was under way
 /// has ended.
+///
+/// Whether a peer is there is the kernels' to say: a program that is stopped, or waits until its own reader scrolls on, answers
+/// no ping of HTTP/2, and is to find its stream again.
 ///
 /// # Errors
 /// tonic's.
@@ -40,8 +41,6 @@ where
             Server::builder()
                 .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
                 .http2_max_header_list_size(HEADER_BYTES_MAX)
-                .http2_keepalive_interval(Some(KEEPALIVE))
-                .http2_keepalive_timeout(Some(KEEPALIVE))
                 .trace_fn(|request| tracing::debug_span!("call", path = request.uri().path())),
         )
     };
@@ -60,5 +59,35 @@ where
     tokio::select! {
         ended = async { tokio::try_join!(of_socket, of_door) } => ended.map(drop),
         () = too_late => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt as _, stream};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+    use super::*;
+
+    /// Frames of HTTP/2 (RFC 9113, 6.5 and 6.7): settings, a ping, and the beginning of what a ping is answered with.
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0celda123";
+    const PONG: &[u8] = b"\0\0\x08\x06\x01\0\0\0\0celda123";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_nothing_for_an_hour_is_served_after_it() {
+        let (mut peer, ours) = tokio::io::duplex(1 << 16);
+        let incoming = stream::iter([Ok(ours)]).chain(stream::pending());
+        let services = |mut server: Server| server.add_routes(tonic::service::Routes::default());
+        let door = None::<(Door, stream::Pending<io::Result<Connection>>)>;
+        tokio::spawn(serve::<DuplexStream>(incoming, door, services, std::future::pending()));
+        peer.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", SETTINGS].concat()).await.expect("a preface");
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        peer.write_all(PING).await.expect("the connection is there");
+        let mut said = Vec::new();
+        while !said.ends_with(PONG) {
+            let count = peer.read_buf(&mut said).await.expect("the connection is there");
+            assert!(count > 0, "it was closed: {said:?}");
+        }
     }
 }
