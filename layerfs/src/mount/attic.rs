@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 
 use super::context::{Context, Refusal, Refused};
+use crate::sys::signals::block_all;
 
 type Work = Box<dyn FnOnce(&mut Attached) + Send>;
 
@@ -119,6 +120,7 @@ fn start(run: &Path) -> Refused<Sender<Work>> {
     std::fs::create_dir_all(&directory).map_err(of_io)?;
     let (sender, works) = channel::<Work>();
     let (ready, is_ready) = channel();
+    let blocked = block_all();
     let thread = std::thread::Builder::new().name("celda-attic".to_owned()).spawn(move || {
         let moved = move_in(&directory, &pins);
         let failed = moved.is_err();
@@ -128,6 +130,7 @@ fn start(run: &Path) -> Refused<Sender<Work>> {
             works.into_iter().for_each(|work| work(&mut attached));
         }
     });
+    drop(blocked);
     thread.map_err(of_io)?;
     is_ready.recv().unwrap_or(Err(Refusal::of(Errno::SRCH)))?;
     Ok(sender)
@@ -145,4 +148,30 @@ fn move_in(directory: &Path, pins: &Path) -> Refused<()> {
     let tmpfs = tmpfs.mount(MountAttrFlags::empty())?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(tmpfs.as_fd(), "", CWD, directory, flags).map_err(refused("attach a tmpfs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privileged_its_thread_takes_no_signal_that_the_caller_holds_back() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: needs root");
+            return;
+        }
+        let run = tempfile::tempdir().expect("a directory");
+        let blocked = |status: std::io::Result<String>| {
+            let status = status.expect("read");
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("a mask");
+            u64::from_str_radix(mask.trim(), 16).expect("digits")
+        };
+        let mine = || blocked(std::fs::read_to_string("/proc/thread-self/status"));
+        let before = mine();
+        let theirs = Attic::default()
+            .call(run.path(), |_| std::fs::read_to_string("/proc/thread-self/status"))
+            .expect("an attic");
+        let term = 1 << (libc::SIGTERM - 1);
+        assert_eq!((blocked(theirs) & term, mine()), (term, before));
+    }
 }
