@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::command::Celda;
+use crate::command::{Celda, wait_until};
 
 fn inspect(celda: &Celda, name: &str) -> Value {
     let shown: Value = serde_json::from_str(&celda.ok(&["inspect", name])).unwrap();
@@ -45,7 +45,8 @@ fn privileged_a_name_is_taken_while_its_container_runs() {
     assert_eq!(line, "ready\n");
     let taken = celda.fails(125, &["run", "--rm", "--name", "one", &celda.image(), "/bin/busybox", "true"]);
     assert!(taken.contains("one") && taken.contains("a running container has it"), "{taken}");
-    assert!(inspect(&celda, "one")["pid"].as_u64().is_some());
+    // The container may speak before its celda has written down that it runs.
+    wait_until(|| inspect(&celda, "one")["pid"].as_u64().is_some(), "its record has its process");
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
     assert_eq!(celda.shell(&["--name", "one"], "echo again"), "again\n");
