@@ -44,6 +44,9 @@ pub struct State {
     pub stop_signal: i32,
     /// Seconds since 1970.
     pub created_s: u64,
+    /// The directory of its cgroup, before there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
     /// Process id on the host, once started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,

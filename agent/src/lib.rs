@@ -7,6 +7,7 @@ pub mod cell;
 pub mod cli;
 pub mod container;
 pub mod error;
+mod orphan;
 pub mod root;
 pub mod sandbox;
 pub mod spec;

@@ -120,7 +120,7 @@ impl Collector {
         for chain in chains(&uses, &gone) {
             self.images.ladder().unpin_image(&chain);
         }
-        let (report, unfreed) = store.gc_unfreed()?;
+        let (report, unfreed) = store.gc_unfreed(&crate::orphan::end)?;
         drop(unfreed);
         self.metrics.images_removed(gone.len() as u64, report.freed_bytes);
         for (manifest, names) in gone {

@@ -2,29 +2,26 @@
 
 use std::process::ExitCode;
 
+use celda_layerfs::mount::visit_unlocked;
 use celda_layerfs::store::Store;
 
 use super::context::Context;
 use super::output;
-use crate::sandbox::cgroup::Hierarchy;
-use crate::{Error, Result, spec};
+use crate::{Error, Result, orphan, spec};
 
 /// Ends containers whose celda was killed before it could: their directory is there and its lock is free.
 fn end_orphans(store: &Store) -> Result<()> {
-    let Ok(hierarchy) = Hierarchy::find() else { return Ok(()) };
-    for id in celda_layerfs::mount::unlocked_containers(&store.root().join("containers"))? {
-        hierarchy.remove_stale(&id)?;
-    }
-    Ok(())
+    // One that does not end keeps its directory, and the sweep says so.
+    Ok(visit_unlocked(&store.root().join("containers"), |directory| drop(orphan::end(directory)))?)
 }
 
 pub(super) fn main(context: &Context) -> Result<ExitCode> {
     let (store, ladder) = context.store_and_ladder()?;
-    // First, as a mounted image would keep the space of its files.
+    // First, as a mounted image would keep the space of its files, and a container its image.
     ladder.unpin_all()?;
     end_orphans(&store)?;
     let volumes_count = spec::sweep_volumes(&spec::volumes_dir(store.root()))?;
-    let (report, unfreed) = store.gc_unfreed()?;
+    let (report, unfreed) = store.gc_unfreed(&orphan::end)?;
     unfreed.free_behind();
     if context.global.json {
         let value = serde_json::json!({

@@ -134,6 +134,7 @@ fn new_state(args: &RunArgs, record: &ImageRecord) -> Result<State> {
         args: Vec::new(),
         stop_signal: 0,
         created_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+        cgroup: None,
         pid: None,
         exit_code: None,
     })
@@ -159,12 +160,15 @@ fn start(
         place.settle()?;
     }
     describe(state, &built);
+    let hierarchy = Hierarchy::find()?;
+    // Known before it is there: whoever clears up after a celda that was killed finds what still runs.
+    state.cgroup = Some(hierarchy.parent().join(&state.id));
     state.write(place.directory())?;
     let (rootfs, network) = (place.mount()?, place.network()?);
     let resources =
         built.spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
     // The last before the plan, which removes it when something fails.
-    let cgroup = Hierarchy::find()?.create(&state.id, &resources)?;
+    let cgroup = hierarchy.create(&state.id, &resources)?;
     let request = Request {
         id: state.id.clone(),
         spec: built.spec,

@@ -34,6 +34,8 @@ pub(super) struct Ours {
     pub(super) sync: Option<Sync>,
     /// Where the helper tells that it could not execute the program.
     pub(super) verdict: Option<OwnedFd>,
+    /// What is closed when this process ends.
+    pub(super) alive: Option<OwnedFd>,
 }
 
 /// The parent's ends of the pipes around the id maps.
@@ -70,6 +72,10 @@ pub(super) fn all(draft: &Draft, given: Given, stdio: Stdio) -> Result<Opened> {
         }
         if matches!(open, Open::GoWriter) {
             *place = opener.go.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+            continue;
+        }
+        if matches!(open, Open::AliveWriter) {
+            *place = opener.ours.alive.as_ref().map_or(-1, AsRawFd::as_raw_fd);
             continue;
         }
         if matches!(open, Open::Container) {
@@ -152,12 +158,18 @@ impl Opener {
             Open::Container => Err(broken("containers")),
             Open::Bind(mount) => bind(mount),
             Open::Device { path, device } => host_device(path, *device),
-            Open::GoWriter => Err(broken("pipes")),
+            Open::GoWriter | Open::AliveWriter => Err(broken("pipes")),
             Open::Helper => Err(broken("helpers")),
             Open::Verdict => {
                 let (read, write) = pipe()?;
                 self.ours.verdict = Some(read);
                 Ok(write)
+            }
+            Open::Alive => {
+                let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+                let (read, write) = rustix::pipe::pipe_with(flags).map_err(failed("make a pipe"))?;
+                self.ours.alive = Some(write);
+                Ok(read)
             }
             Open::Channel => {
                 let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);

@@ -218,8 +218,11 @@ pub(crate) enum Step {
     },
     Capabilities(CapabilityMasks),
     NoNewPrivileges,
-    /// `PR_SET_PDEATHSIG`: SIGKILL when the thread that started the container ends.
-    DieWithCaller,
+    /// `PR_SET_PDEATHSIG`: SIGKILL when the thread that started the container ends, and at once if it has ended.
+    DieWithCaller {
+        alive: Slot,
+        writer: Slot,
+    },
     Seccomp {
         program: Vec<BpfInstruction>,
     },
@@ -303,7 +306,7 @@ impl fmt::Display for Step {
                 masks.effective, masks.permitted, masks.inheritable, masks.ambient
             ),
             Self::NoNewPrivileges => write!(f, "set no_new_privs"),
-            Self::DieWithCaller => write!(f, "end with the caller"),
+            Self::DieWithCaller { .. } => write!(f, "end with the caller"),
             Self::Seccomp { program } => {
                 write!(f, "load the seccomp filter ({} instructions)", program.len())
             }

@@ -117,7 +117,9 @@ fn take(child: &mut Child<'_>, step: &Step) -> Result<(), Errno> {
         Step::Identity { uid, gid, groups } => child_process::identity(*uid, *gid, groups),
         Step::Capabilities(masks) => child_process::capabilities(*masks),
         Step::NoNewPrivileges => child_process::no_new_privileges(),
-        Step::DieWithCaller => child_process::die_with_caller(),
+        Step::DieWithCaller { alive, writer } => {
+            child_process::die_with_caller(slots.get(*alive)?, slots.get(*writer)?)
+        }
         Step::Seccomp { program } => child_process::seccomp(program),
         Step::CloseOthers => child_process::close_others(slots.0),
         Step::CloseFiles => child_process::close_files(),

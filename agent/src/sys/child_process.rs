@@ -200,9 +200,18 @@ pub(super) fn no_new_privileges() -> Answer {
     calls::prctl(libc::PR_SET_NO_NEW_PRIVS, [1, 0]).map(drop)
 }
 
-/// `PR_SET_PDEATHSIG`, see prctl(2).
-pub(super) fn die_with_caller() -> Answer {
-    calls::prctl(libc::PR_SET_PDEATHSIG, [libc::SIGKILL as usize, 0]).map(drop)
+/// `PR_SET_PDEATHSIG`, see prctl(2). A caller that was gone before it sends no signal, but its end of the pipe is closed: a
+/// process closes its files before its children hear of its end.
+///
+/// # Errors
+/// `ECANCELED` when the caller is gone.
+pub(super) fn die_with_caller(alive: i32, writer: i32) -> Answer {
+    calls::prctl(libc::PR_SET_PDEATHSIG, [libc::SIGKILL as usize, 0])?;
+    calls::close(writer); // this process's own copy
+    match calls::read(alive, &mut [0]) {
+        Ok(_) => Err(libc::ECANCELED),
+        Err(_) => Ok(()), // EAGAIN: nothing is ever written
+    }
 }
 
 /// `int seccomp(SECCOMP_SET_MODE_FILTER, 0, struct sock_fprog *program)`, see seccomp(2).

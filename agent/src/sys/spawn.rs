@@ -136,3 +136,33 @@ impl Drop for BlockedSignals {
 pub(crate) fn loopback_up() -> io::Result<()> {
     super::child_process::loopback_up().map_err(io::Error::from_raw_os_error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use rustix::pipe::{PipeFlags, pipe_with};
+    use rustix::process::{Pid, WaitOptions, waitpid};
+
+    use super::*;
+    use crate::sandbox::step::Slot;
+
+    #[test]
+    fn a_child_whose_caller_is_gone_already_goes_no_further() {
+        let steps = [Step::DieWithCaller { alive: Slot(0), writer: Slot(1) }];
+        let errno_of = |is_gone: bool| {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).expect("a pipe");
+            // Whatever another test forks meanwhile keeps a pipe open; this is at its end always.
+            let ended = std::fs::File::open("/dev/null").expect("opened").into();
+            let alive = if is_gone { ended } else { reader };
+            let (report, pid) = (Report::new(), AtomicI32::new(0));
+            let mut slots = [alive.as_raw_fd(), writer.as_raw_fd()];
+            let (slots, report, pid) = (&mut slots[..], &report, &pid);
+            let mut job = Job { steps: &steps, slots, report, namespaces: 0, cgroup: None, pid };
+            let spawned = spawn(&mut job).expect("cloned");
+            waitpid(Pid::from_raw(spawned.pid), WaitOptions::empty()).expect("it has ended");
+            report.errno()
+        };
+        assert_eq!((errno_of(false), errno_of(true)), (0, libc::ECANCELED));
+    }
+}

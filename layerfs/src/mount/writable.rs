@@ -170,17 +170,33 @@ impl WritableLayer {
 /// # Errors
 /// [`Error::LayerInUse`] while a live process holds it, [`Error::Io`] where something cannot be deleted.
 pub fn remove_container(containers: &Path, id: &str) -> Result<()> {
-    remove_layer(layer_path(containers, id)?)
+    remove_layer(layer_path(containers, id)?, |_| Ok(()))
 }
 
-fn remove_layer(path: PathBuf) -> Result<()> {
+/// As [`remove_container`], but that `end` is called with the directory before, when it is locked and will be nobody's: what
+/// its container has left running is to end first.
+///
+/// # Errors
+/// As [`remove_container`], and those of `end`, after which the layer stays.
+pub fn end_container(
+    containers: &Path,
+    id: &str,
+    end: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> Result<()> {
+    remove_layer(layer_path(containers, id)?, end)
+}
+
+fn remove_layer(path: PathBuf, end: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
     let lock = match open_directory(CWD, &path) {
         Ok(lock) => lock,
         Err(Errno::NOENT) => return Ok(()),
         Err(errno) => return Err(Error::io("open", path)(errno.into())),
     };
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => remove_layer_at(path, &lock, quota::project(lock.as_fd())),
+        Ok(()) => {
+            end(&path).map_err(Error::io("end what runs in", &path))?;
+            remove_layer_at(path, &lock, quota::project(lock.as_fd()))
+        }
         Err(Errno::WOULDBLOCK) => Err(Error::LayerInUse { path }),
         Err(errno) => Err(Error::io("lock", path)(errno.into())),
     }
@@ -195,22 +211,24 @@ fn remove_layer_at(path: PathBuf, lock: &OwnedFd, project: Option<u32>) -> Resul
     removed
 }
 
-/// The ids of containers whose directory is there and held by no live process: ended and kept, or orphaned.
+/// Calls `visit` with the directory of each container that no live process holds: ended and kept, spare, or orphaned. It is
+/// locked meanwhile, so that nobody takes it over.
 ///
 /// # Errors
 /// [`Error::Io`] where `containers` cannot be read.
-pub fn unlocked_containers(containers: &Path) -> Result<Vec<String>> {
+pub fn visit_unlocked(containers: &Path, mut visit: impl FnMut(&Path)) -> Result<()> {
     let entries = match fs::read_dir(containers) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Error::io("read directory", containers)(error)),
     };
-    let is_unlocked = |path: &Path| {
-        let lock = open_directory(CWD, path);
-        lock.is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok())
-    };
-    let unlocked = entries.take(SWEEP_COUNT).flatten().filter(|entry| is_unlocked(&entry.path()));
-    Ok(unlocked.filter_map(|entry| entry.file_name().into_string().ok()).collect())
+    for path in entries.take(SWEEP_COUNT).flatten().map(|entry| entry.path()) {
+        let Ok(lock) = open_directory(CWD, &path) else { continue };
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            visit(&path);
+        }
+    }
+    Ok(())
 }
 
 /// Deletes every writable layer that no live process holds; returns how many.
@@ -226,7 +244,7 @@ pub fn sweep_containers(containers: &Path) -> Result<usize> {
     let mut swept_count = 0;
     for entry in entries.take(SWEEP_COUNT) {
         let entry = entry.map_err(Error::io("read directory", containers))?;
-        match remove_layer(entry.path()) {
+        match remove_layer(entry.path(), |_| Ok(())) {
             Ok(()) => swept_count += 1,
             Err(Error::LayerInUse { .. }) => {}
             Err(error) => tracing::warn!(%error, "a dead container's writable layer was left behind"),

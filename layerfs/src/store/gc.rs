@@ -9,7 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::store::crash::{self, Step};
@@ -77,21 +78,23 @@ struct Marked {
 }
 
 impl Store {
-    /// Frees what no name leads to and no container uses: images, layers, dead containers, abandoned staging.
+    /// Frees what no name leads to and no container uses: images, layers, dead containers, abandoned staging. For stores whose
+    /// containers leave nothing running.
     ///
     /// # Errors
     /// [`crate::Error::Busy`] while a pull or verify runs, [`crate::Error::Record`] if a record is damaged: then
     /// nothing is freed, as its layers may be wanted.
     pub fn gc(&self) -> Result<GcReport> {
-        self.gc_unfreed().map(|(report, _)| report)
+        self.gc_unfreed(&|_| Ok(())).map(|(report, _)| report)
     }
 
     /// [`gc`](Self::gc) that answers when the names are gone: nobody who waits for the store, or for the answer, waits
-    /// for the kernel to free the space as well.
+    /// for the kernel to free the space as well. `end` ends what runs in the directory of a container that no process holds;
+    /// if it fails, that directory stays.
     ///
     /// # Errors
     /// As `gc`.
-    pub fn gc_unfreed(&self) -> Result<(GcReport, Unfreed)> {
+    pub fn gc_unfreed(&self, end: &dyn Fn(&Path) -> io::Result<()>) -> Result<(GcReport, Unfreed)> {
         let path = self.layout().store_lock();
         let file = open_lock_file(&path)?;
         let hint = "a pull or a verify is in progress: run `celda gc` again when it is done";
@@ -106,7 +109,7 @@ impl Store {
         let unfreed = self.sweep_layers(&marked, &mut report)?;
         crash::reached(Step::GcLayersSwept);
         self.sweep_blobs(&marked, &mut report)?;
-        self.sweep_containers(&mut report)?;
+        self.sweep_containers(&mut report, end)?;
         Ok((report, unfreed))
     }
 
@@ -250,11 +253,11 @@ impl Store {
     }
 
     /// Removes the writable layers that no process holds.
-    fn sweep_containers(&self, report: &mut GcReport) -> Result<()> {
+    fn sweep_containers(&self, report: &mut GcReport, end: &dyn Fn(&Path) -> io::Result<()>) -> Result<()> {
         let containers = self.layout().directory("containers");
         for (id, path) in self.files_in("containers")? {
             let bytes = size::bytes_of_tree(&path);
-            match mount::remove_container(&containers, &id) {
+            match mount::end_container(&containers, &id, end) {
                 Ok(()) => {
                     report.freed_bytes += bytes;
                     report.containers.push(id);

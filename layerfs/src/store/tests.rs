@@ -197,6 +197,27 @@ fn dead_containers_go_and_live_ones_stay() {
 }
 
 #[test]
+fn a_dead_container_stays_until_what_it_left_running_has_ended() {
+    let place = tempfile::tempdir().expect("temporary directory");
+    let store = open(place.path());
+    let containers = store.root().join("containers");
+    let live = crate::mount::WritableLayer::create(&containers, "live").expect("made");
+    drop(crate::mount::WritableLayer::create(&containers, "dead").expect("made"));
+    let asked = std::cell::RefCell::new(Vec::new());
+    let end = |directory: &std::path::Path| {
+        let mut asked = asked.borrow_mut();
+        asked.push(directory.to_owned());
+        assert!(crate::mount::remove_container(&containers, "dead").is_err(), "it is locked");
+        if asked.len() == 1 { Err(std::io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
+    };
+    assert!(store.gc_unfreed(&end).expect("gc").0.containers.is_empty());
+    assert!(containers.join("dead/upper").exists());
+    assert_eq!(store.gc_unfreed(&end).expect("gc").0.containers, ["dead"]);
+    assert_eq!(asked.into_inner(), [containers.join("dead"), containers.join("dead")]);
+    drop(live);
+}
+
+#[test]
 fn an_image_without_layers_has_an_index() {
     let place = tempfile::tempdir().expect("temporary directory");
     let store = open(place.path());
@@ -234,7 +255,7 @@ fn gc_lets_go_of_the_store_before_the_kernel_frees_the_layers() {
     let store = open(place.path());
     let image = pull(&store, "a:1", &layers(&[1, 2])).expect("pulled");
     store.remove("a:1", false).expect("removed");
-    let (report, unfreed) = store.gc_unfreed().expect("freed");
+    let (report, unfreed) = store.gc_unfreed(&|_| Ok(())).expect("freed");
     assert_eq!((report.layers.len(), unfreed.count()), (2, 2));
     assert!(image.layers.iter().all(|layer| !store.has_layer(&layer.diff_id)));
     pull(&store, "a:1", &layers(&[1, 2])).expect("nothing is locked any more");

@@ -1,7 +1,8 @@
 //! The hierarchy: where groups are made, and which limits it can keep.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use celda_layerfs::Digest;
 use oci_spec::runtime::LinuxResources;
@@ -124,18 +125,16 @@ impl Hierarchy {
     /// [`CgroupError::BadId`], and [`CgroupError::Io`] when it does not go.
     pub fn remove_stale(&self, id: &str) -> Result<bool, CgroupError> {
         check_id(id)?;
-        let parent_path = self.parent();
-        let path = parent_path.join(id);
-        let not_there = |error: &CgroupError| matches!(error, CgroupError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
-        let opened = open(&parent_path).and_then(|parent| Ok((open(&path)?, parent)));
-        match opened {
-            Err(error) if not_there(&error) => Ok(false),
-            other => {
-                let (fd, parent) = other?;
-                let group = CgroupDir::new(fd, parent, path, false);
-                group.remove().map(|()| true)
-            }
-        }
+        remove_group(&self.parent().join(id))
+    }
+
+    /// As [`remove_stale`](Self::remove_stale), of a group by its path: where it is depends on who made it.
+    ///
+    /// # Errors
+    /// [`CgroupError::BadId`] for a path that no group of a container has here, and as [`remove_stale`](Self::remove_stale).
+    pub fn remove_stale_at(&self, path: &Path) -> Result<bool, CgroupError> {
+        check_path(&self.location.mount, path)?;
+        remove_group(path)
     }
 
     /// Makes the group of one container and sets its limits.
@@ -306,6 +305,32 @@ fn has_word(text: &str, word: &str) -> bool {
 }
 
 /// A name that is one directory, and no file that the kernel puts into every group.
+fn remove_group(path: &Path) -> Result<bool, CgroupError> {
+    let not_there = |error: &CgroupError| matches!(error, CgroupError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
+    let Some(parent) = path.parent() else { return Ok(false) };
+    match open(parent).and_then(|parent| Ok((open(path)?, parent))) {
+        Err(error) if not_there(&error) => Ok(false),
+        opened => {
+            let (fd, parent) = opened?;
+            CgroupDir::new(fd, parent, path.to_owned(), false).remove().map(|()| true)
+        }
+    }
+}
+
+/// The path `MOUNT/.../celda/ID`, as [`Hierarchy::create`] makes it outside of cells: what else is there is not ours to end.
+fn check_path(mount: &Path, path: &Path) -> Result<(), CgroupError> {
+    let below = path.strip_prefix(mount).ok();
+    let is_plain = |below: &Path| below.components().all(|part| matches!(part, Component::Normal(_)));
+    let is_ours = path.parent().and_then(Path::file_name).is_some_and(|name| name == PARENT);
+    match path.file_name().and_then(OsStr::to_str) {
+        Some(id) if is_ours && below.is_some_and(is_plain) => check_id(id),
+        _ => Err(CgroupError::BadId {
+            id: path.display().to_string(),
+            why: "a container's group is below the mount of cgroup v2, in one that is called celda",
+        }),
+    }
+}
+
 fn check_id(id: &str) -> Result<(), CgroupError> {
     let bad = |why| Err(CgroupError::BadId { id: id.chars().take(64).collect(), why });
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.+".contains(&byte);

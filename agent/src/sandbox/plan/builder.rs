@@ -56,6 +56,10 @@ pub(crate) enum Open {
     Go,
     /// The parent's end of that pipe, which the child closes: it must hear when the parent is gone.
     GoWriter,
+    /// A pipe that ends when the parent does; reading it does not wait.
+    Alive,
+    /// The parent's end of that pipe, which the child closes.
+    AliveWriter,
 }
 
 /// Steps and what they need.

@@ -9,7 +9,7 @@ use std::ffi::CString;
 
 use oci_spec::runtime::{Capabilities, LinuxIdMapping, PosixRlimitType, Process, Spec};
 
-use super::builder::{Draft, text};
+use super::builder::{Draft, Open, text};
 use super::namespaces::{Namespaces, State, maps};
 use crate::sandbox::caps::CapSet;
 use crate::sandbox::error::{Result, SandboxError};
@@ -75,7 +75,8 @@ pub(crate) fn plan(
     // Last, as a change of ids or capabilities clears it. A thread that only clones would take the container with it.
     let cloned_by_caller = namespaces.user != State::New && namespaces.pid != State::Joined;
     if program.dies_with_caller && cloned_by_caller {
-        draft.step(Step::DieWithCaller);
+        let (alive, writer) = (draft.open(Open::Alive), draft.open(Open::AliveWriter));
+        draft.step(Step::DieWithCaller { alive, writer });
     }
     draft.step(Step::Execute(execute(process, &program)?));
     Ok(())
