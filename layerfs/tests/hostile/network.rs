@@ -8,7 +8,7 @@ use celda_layerfs::transport::Mirror;
 
 use crate::common::{Image, Place, tar};
 use crate::server::{Request, Server, respond, stall};
-use crate::{hasty, image, ranged, says};
+use crate::{hasty, image, impatient, ranged, says};
 
 #[test]
 fn a_good_registry_is_asked_once() {
@@ -88,7 +88,7 @@ fn silence_ends() {
         }
         request.is_manifest()
     });
-    says(&Place::new().refuses(&on_manifest.name(), &hasty()), &["nothing came for", "manifest of"]);
+    says(&Place::new().refuses(&on_manifest.name(), &impatient()), &["nothing came for", "manifest of"]);
     let within_blob = Server::start(image(), |request, _, stream| {
         if request.is_blob() {
             crate::server::head(stream, 200, &[]);
@@ -96,12 +96,12 @@ fn silence_ends() {
         }
         request.is_blob()
     });
-    says(&Place::new().refuses(&within_blob.name(), &hasty()), &["nothing came for"]);
+    says(&Place::new().refuses(&within_blob.name(), &impatient()), &["nothing came for"]);
     let everywhere = Server::start(image(), |_, _, stream| {
         stall(stream);
         true
     });
-    says(&Place::new().refuses(&everywhere.name(), &hasty()), &["nothing came for"]);
+    says(&Place::new().refuses(&everywhere.name(), &impatient()), &["nothing came for"]);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_trickle_that_always_makes_some_progress_ends() {
         }
         true
     });
-    let mut options = ranged(1 << 20);
+    let mut options = impatient();
     options.network.range_bytes = 480_000;
     options.network.rate_window = options.network.stall;
     options.network.rate_bytes_min = 1 << 20;
