@@ -1,5 +1,5 @@
-//! Containers whose `celda run` was killed before it could end them: by design those that die with their caller only as long as
-//! the kernel lets them, see prctl(2), `PR_SET_PDEATHSIG`, and those in user namespaces.
+//! Containers whose `celda run` was killed. Most die with it (prctl(2), `PR_SET_PDEATHSIG`), but none in a user namespace of its
+//! own, and none whose program asked the kernel not to.
 
 use std::io;
 use std::path::Path;

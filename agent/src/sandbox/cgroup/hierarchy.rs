@@ -304,7 +304,7 @@ fn has_word(text: &str, word: &str) -> bool {
     text.split_ascii_whitespace().any(|known| known == word)
 }
 
-/// A name that is one directory, and no file that the kernel puts into every group.
+/// Ends what runs in a group and removes it; false when there is none.
 fn remove_group(path: &Path) -> Result<bool, CgroupError> {
     let not_there = |error: &CgroupError| matches!(error, CgroupError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
     let Some(parent) = path.parent() else { return Ok(false) };
@@ -331,6 +331,7 @@ fn check_path(mount: &Path, path: &Path) -> Result<(), CgroupError> {
     }
 }
 
+/// A name that is one directory, and no file that the kernel puts into every group.
 fn check_id(id: &str) -> Result<(), CgroupError> {
     let bad = |why| Err(CgroupError::BadId { id: id.chars().take(64).collect(), why });
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.+".contains(&byte);
