@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
 
 use celda::sandbox::{Container, Exit, Request, Result, Stdio, plan};
 use oci_spec::runtime::Spec;
@@ -188,5 +189,14 @@ pub(crate) fn trace() -> Trace {
         fds: fs::read_dir("/proc/self/fd").expect("proc").count(),
         mounts: fs::read_to_string("/proc/self/mountinfo").expect("proc").lines().count(),
         children,
+    }
+}
+
+/// Waits until all is as it was.
+pub(crate) fn wait_for(before: &Trace) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while trace() != *before {
+        assert!(Instant::now() < deadline, "left: {:?}, before: {before:?}", trace());
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use celda::sandbox::{Exit, NetworkNamespaces, PreparingNetwork, plan};
 use serde_json::json;
 
-use super::support::{Rootfs, alone, finish, request, run, shell, spec};
+use super::support::{Rootfs, alone, finish, request, run, shell, spec, trace, wait_for};
 
 #[test]
 fn privileged_every_namespace_is_new() {
@@ -25,6 +25,7 @@ fn privileged_every_namespace_is_new() {
 #[test]
 fn privileged_a_network_namespace_made_beforehand_is_joined() {
     let Some(_alone) = alone() else { return };
+    let before = trace();
     let pool = NetworkNamespaces::new(2).expect("a pool");
     let prepared = PreparingNetwork::begin().and_then(PreparingNetwork::finish).expect("a namespace");
     for network in [pool.take().expect("one"), pool.take().expect("another"), prepared] {
@@ -36,6 +37,9 @@ fn privileged_a_network_namespace_made_beforehand_is_joined() {
         let (text, exit) = finish(plan(request).expect("a plan").start().expect("started"));
         assert_eq!((text, exit), (format!("1\nnet:[{inode}]\n"), Exit::Code(0)));
     }
+    // Its thread ends by itself, and what it has made with it.
+    drop(pool);
+    wait_for(&before);
 }
 
 #[test]
