@@ -2,24 +2,14 @@
 
 use std::process::ExitCode;
 
-use celda_layerfs::mount::visit_unlocked;
-use celda_layerfs::store::Store;
-
 use super::context::Context;
 use super::output;
 use crate::{Error, Result, orphan, spec};
 
-/// Ends containers whose celda was killed before it could: their directory is there and its lock is free.
-fn end_orphans(store: &Store) -> Result<()> {
-    // One that does not end keeps its directory, and the sweep says so.
-    Ok(visit_unlocked(&store.root().join("containers"), |directory| drop(orphan::end(directory)))?)
-}
-
 pub(super) fn main(context: &Context) -> Result<ExitCode> {
     let (store, ladder) = context.store_and_ladder()?;
-    // First, as a mounted image would keep the space of its files, and a container its image.
+    // First, as a mounted image would keep the space of its files.
     ladder.unpin_all()?;
-    end_orphans(&store)?;
     let volumes_count = spec::sweep_volumes(&spec::volumes_dir(store.root()))?;
     let (report, unfreed) = store.gc_unfreed(&orphan::end)?;
     unfreed.free_behind();

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::same::Running;
-use super::support::{Rootfs, alone, spec, trace};
+use super::support::{Rootfs, alone, spec, trace, wait_for};
 
 #[test]
 fn privileged_what_cannot_be_run_has_dockers_status() {
@@ -161,7 +161,7 @@ fn privileged_a_dropped_program_is_killed_and_does_not_hold_its_container() {
     drop(exec);
     wait_until("it is killed and reaped", || fs::metadata(format!("/proc/{pid}")).is_err());
     assert_eq!(running.end(), Exit::Signal(9));
-    wait_until("nothing of it is left", || before == trace());
+    wait_for(&before);
 }
 
 #[test]

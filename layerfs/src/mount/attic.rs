@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 
 use super::context::{Context, Refusal, Refused};
-use crate::sys::signals::block_all;
 
 type Work = Box<dyn FnOnce(&mut Attached) + Send>;
 
@@ -120,7 +120,9 @@ fn start(run: &Path) -> Refused<Sender<Work>> {
     std::fs::create_dir_all(&directory).map_err(of_io)?;
     let (sender, works) = channel::<Work>();
     let (ready, is_ready) = channel();
-    let blocked = block_all();
+    // The thread begins with all signals blocked: one that the caller holds back for itself would end the process there.
+    let of_nix = |errno: nix::Error| of_io(errno.into());
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(of_nix)?;
     let thread = std::thread::Builder::new().name("celda-attic".to_owned()).spawn(move || {
         let moved = move_in(&directory, &pins);
         let failed = moved.is_err();
@@ -130,7 +132,7 @@ fn start(run: &Path) -> Refused<Sender<Work>> {
             works.into_iter().for_each(|work| work(&mut attached));
         }
     });
-    drop(blocked);
+    before.thread_set_mask().map_err(of_nix)?;
     thread.map_err(of_io)?;
     is_ready.recv().unwrap_or(Err(Refusal::of(Errno::SRCH)))?;
     Ok(sender)
@@ -152,6 +154,8 @@ fn move_in(directory: &Path, pins: &Path) -> Refused<()> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::Signal;
+
     use super::*;
 
     #[test]
@@ -171,7 +175,7 @@ mod tests {
         let theirs = Attic::default()
             .call(run.path(), |_| std::fs::read_to_string("/proc/thread-self/status"))
             .expect("an attic");
-        let term = 1 << (libc::SIGTERM - 1);
+        let term = 1 << (Signal::SIGTERM as u64 - 1);
         assert_eq!((blocked(theirs) & term, mine()), (term, before));
     }
 }

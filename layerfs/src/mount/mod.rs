@@ -37,4 +37,4 @@ pub use overlay::OverlayAbilities;
 pub(crate) use probe::in_initial_user_namespace;
 pub use root::{Root, RootPool, SPARES_COUNT_MAX};
 pub use spare::Kept;
-pub use writable::{WritableLayer, end_container, remove_container, sweep_containers, visit_unlocked};
+pub use writable::{WritableLayer, end_container, remove_container, sweep_containers};

@@ -211,26 +211,6 @@ fn remove_layer_at(path: PathBuf, lock: &OwnedFd, project: Option<u32>) -> Resul
     removed
 }
 
-/// Calls `visit` with the directory of each container that no live process holds: ended and kept, spare, or orphaned. It is
-/// locked meanwhile, so that nobody takes it over.
-///
-/// # Errors
-/// [`Error::Io`] where `containers` cannot be read.
-pub fn visit_unlocked(containers: &Path, mut visit: impl FnMut(&Path)) -> Result<()> {
-    let entries = match fs::read_dir(containers) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::io("read directory", containers)(error)),
-    };
-    for path in entries.take(SWEEP_COUNT).flatten().map(|entry| entry.path()) {
-        let Ok(lock) = open_directory(CWD, &path) else { continue };
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            visit(&path);
-        }
-    }
-    Ok(())
-}
-
 /// Deletes every writable layer that no live process holds; returns how many.
 ///
 /// # Errors

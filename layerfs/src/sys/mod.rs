@@ -12,7 +12,6 @@ pub mod namespace;
 pub mod page_buffer;
 pub mod project;
 pub mod shutdown;
-pub mod signals;
 pub mod writeback;
 
 /// The `errno` of the call that just failed on this thread.
